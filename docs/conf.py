@@ -1,0 +1,20 @@
+"""Sphinx's settings."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+project = "Flask-Postal"
+copyright = "2026 The Flask-Postal authors"
+release = _version("Flask-Postal")
+version = release
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "Flask-Postal"
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nitpicky = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autoclass_content = "both"

@@ -1,0 +1,60 @@
+"""Send mail with Postal from Flask, and hear back.
+
+::
+
+    from flask_postal import Message, Postal, tracking_received
+
+    postal = Postal(app)
+    app.register_blueprint(postal.blueprint)
+
+    postal.send(Message("Welcome", ["ana@example.com"], body="Hi"))
+
+    @tracking_received.connect
+    def on_tracking(app, event, **extra): ...
+"""
+
+from __future__ import annotations
+
+from .address import Address
+from .errors import (
+    APIError,
+    CancelSend,
+    ConfigurationError,
+    MessageError,
+    PayloadError,
+    PostalError,
+    SendError,
+    SignatureError,
+    TransportError,
+    UnsupportedFeature,
+    WebhookError,
+)
+from .extension import Postal
+from .outcome import EventType, HoldReason, RejectReason
+from .sending.message import Message
+from .sending.result import RecipientStatus, SendResult
+from .signals import inbound_received, tracking_received
+
+__all__ = [
+    "APIError",
+    "Address",
+    "CancelSend",
+    "ConfigurationError",
+    "EventType",
+    "HoldReason",
+    "Message",
+    "MessageError",
+    "PayloadError",
+    "Postal",
+    "PostalError",
+    "RecipientStatus",
+    "RejectReason",
+    "SendError",
+    "SendResult",
+    "SignatureError",
+    "TransportError",
+    "UnsupportedFeature",
+    "WebhookError",
+    "inbound_received",
+    "tracking_received",
+]

@@ -1,0 +1,137 @@
+"""Everything Flask-Postal raises.
+
+::
+
+    PostalError
+    ├── ConfigurationError      a setting is missing or wrong (also a RuntimeError)
+    ├── MessageError            this message can't be sent as it is (also a ValueError)
+    │   └── UnsupportedFeature  Postal can't do what the message asks for
+    ├── SendError               Postal was asked, or should have been
+    │   ├── APIError            it answered, and not with success
+    │   └── TransportError      no usable answer came back
+    └── WebhookError            a request to our webhooks was not in order
+        ├── SignatureError      it does not carry our Postal's signature
+        └── PayloadError        it is signed, and can't be understood
+
+``RejectMail`` and ``CancelSend`` are no errors: receivers raise them to say something.
+
+All of them can be pickled, and none ever holds the API key.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "APIError",
+    "CancelSend",
+    "ConfigurationError",
+    "MessageError",
+    "PayloadError",
+    "PostalError",
+    "SendError",
+    "SignatureError",
+    "TransportError",
+    "UnsupportedFeature",
+    "WebhookError",
+]
+
+
+class PostalError(Exception):
+    """The base of every error of Flask-Postal."""
+
+
+class ConfigurationError(PostalError, RuntimeError):
+    """A setting is missing or has a value that can't be used.
+
+    :param key: The name of the setting, such as ``"POSTAL_API_KEY"``, or ``None``.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class MessageError(PostalError, ValueError):
+    """The message can't be sent as it is; nothing has been sent.
+
+    :param field: The name of the :class:`.Message` parameter that is to blame.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnsupportedFeature(MessageError):  # noqa: N818 - the name people know
+    """The message asks for something that Postal can't do.
+
+    :data:`POSTAL_IGNORE_UNSUPPORTED_FEATURES` drops the feature instead.
+
+    :param feature: The name of the feature, such as ``"send_at"``.
+    """
+
+    def __init__(
+        self, message: str, *, feature: str | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(message, field=field or feature)
+        self.feature = feature
+
+
+class SendError(PostalError):
+    """The call to Postal's API did not succeed."""
+
+
+class APIError(SendError):
+    """Postal answered, and the answer is not success.
+
+    Postal says so with HTTP 200 and a code; a proxy in front of it, or a failure
+    inside it, with another HTTP status and no code.
+
+    :param code: Postal's code, such as ``"UnauthenticatedFromAddress"``,
+        ``"parameter-error"`` for a request that Postal could not read, or ``None``.
+    :param http_status: The HTTP status of the answer.
+    :param retryable: Whether a later call with the same message may succeed without
+        anything being changed. ``True`` promises nothing about mail already queued:
+        Postal inserts recipients one by one, and a 5xx may leave some of them sent.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        http_status: int | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.http_status = http_status
+        self.retryable = retryable
+
+
+class TransportError(SendError):
+    """No usable answer came back from Postal.
+
+    :param maybe_sent: ``False`` if surely nothing left this machine, so that sending
+        again is safe; ``True`` if Postal may have queued the mail, so that sending
+        again may send it twice.
+    """
+
+    def __init__(self, message: str, *, maybe_sent: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_sent = maybe_sent
+
+
+class WebhookError(PostalError):
+    """A request to a webhook is not in order."""
+
+
+class SignatureError(WebhookError):
+    """The body is not signed by one of our Postal's keys."""
+
+
+class PayloadError(WebhookError):
+    """The body is signed and can't be understood."""
+
+
+class CancelSend(Exception):  # noqa: N818 - a decision, not an error
+    """Raised by a receiver of :data:`.message_sending` to stop the message."""

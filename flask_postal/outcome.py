@@ -1,0 +1,162 @@
+"""What Postal's words about a mail mean: its status, details and output.
+
+Both wings read them here: events that come in, and deliveries that are asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["EventType", "HoldReason", "Outcome", "RejectReason", "redact"]
+
+
+class EventType(StrEnum):
+    """What happened to a mail. The values are Anymail's names."""
+
+    QUEUED = "queued"  #: Postal holds it back; see ``hold_reason``.
+    DELIVERED = "delivered"  #: The recipient's server has taken it.
+    DEFERRED = "deferred"  #: Not now; Postal tries again, up to 18 times.
+    FAILED = "failed"  #: Given up; see ``reject_reason``.
+    BOUNCED = "bounced"  #: Taken, and then sent back.
+    OPENED = "opened"
+    CLICKED = "clicked"
+    UNKNOWN = "unknown"  #: Nothing this version knows; see ``esp_event``.
+
+
+class RejectReason(StrEnum):
+    """Why a mail failed. The values are Anymail's names."""
+
+    INVALID = "invalid"  #: There is no such mailbox or domain.
+    BOUNCED = "bounced"  #: Sent back, or refused with some other 5xx.
+    TIMED_OUT = "timed_out"  #: Postal gave up after its last attempt.
+    BLOCKED = "blocked"  #: Refused by policy: reputation, authentication, a block list.
+    SPAM = "spam"  #: Taken for spam, by Postal or by the recipient's server.
+    OTHER = "other"
+
+
+class HoldReason(StrEnum):
+    """Why Postal holds a mail back, after it answered that all is well."""
+
+    SUPPRESSED = "suppressed"  #: The recipient is on the suppression list.
+    CREDENTIAL = "credential"  #: The API credential holds all its mail.
+    DEVELOPMENT = "development"  #: The mail server is in development mode.
+    SEND_LIMIT = "send_limit"  #: The mail server has reached its send limit.
+    SUSPENDED = "suspended"  #: The mail server is suspended.
+    SPAM = "spam"  #: It looks like spam to Postal.
+    OTHER = "other"
+
+
+_EVENT_TYPES = {
+    "Sent": EventType.DELIVERED,
+    "SoftFail": EventType.DEFERRED,
+    "HardFail": EventType.FAILED,
+    "Held": EventType.QUEUED,
+    "HoldCancelled": EventType.QUEUED,
+    "Pending": EventType.QUEUED,
+    "Bounced": EventType.BOUNCED,
+    "Error": EventType.DEFERRED,
+    "Processed": EventType.DELIVERED,
+}
+
+_HOLD_WORDS = (
+    ("suppression list", HoldReason.SUPPRESSED),
+    ("development mode", HoldReason.DEVELOPMENT),
+    ("send limit", HoldReason.SEND_LIMIT),
+    ("credential", HoldReason.CREDENTIAL),
+    ("suspended", HoldReason.SUSPENDED),
+    ("spam", HoldReason.SPAM),
+    ("threat", HoldReason.SPAM),
+)
+
+_SMTP_REPLY = re.compile(r"\s*([245]\d\d)(?:[ -]+([245]\.\d{1,3}\.\d{1,3})(?!\S))?")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/\s?#]*)([^\s?]*)(\?\S*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one of Postal's statuses says.
+
+    :param event_type: The status in the terms of events.
+    :param reject_reason: Why it failed; only where ``event_type`` is failed or bounced.
+    :param hold_reason: Why it is held; only where Postal holds it.
+    :param smtp_code: The code of the other server's reply, such as 550.
+    :param enhanced_status: Its enhanced status code (RFC 3463), such as ``"5.1.1"``.
+    :param description: Postal's own words, cut by it at 250 characters.
+    :param mta_response: The other server's words, cut by Postal at 250 characters.
+    """
+
+    event_type: EventType = EventType.UNKNOWN
+    reject_reason: RejectReason | None = None
+    hold_reason: HoldReason | None = None
+    smtp_code: int | None = None
+    enhanced_status: str | None = None
+    description: str | None = None
+    mta_response: str | None = None
+
+    @classmethod
+    def read(
+        cls, status: str | None, details: str | None, output: str | None
+    ) -> Outcome:
+        """Make sense of a status with its details and output, as Postal wrote them."""
+        event_type = _EVENT_TYPES.get(status or "", EventType.UNKNOWN)
+        details = redact(details) if details else None
+        output = redact(output) if output else None
+        code, enhanced = _smtp_reply(output)
+        reject_reason = hold_reason = None
+        if event_type is EventType.FAILED:
+            reject_reason = _reject_reason(code, enhanced, details or "", output or "")
+        elif event_type is EventType.BOUNCED:
+            reject_reason = RejectReason.BOUNCED
+        elif status == "Held":
+            words = (details or "").lower()
+            hold_reason = next(
+                (reason for word, reason in _HOLD_WORDS if word in words),
+                HoldReason.OTHER,
+            )
+        return cls(
+            event_type, reject_reason, hold_reason, code, enhanced, details, output
+        )
+
+
+def redact(text: str) -> str:
+    """Hide the user, password and query of every URL.
+
+    Postal writes the URL of an HTTP endpoint into its details, password and all.
+    """
+    return _URL.sub(_redacted, text) if "://" in text else text
+
+
+def _redacted(match: re.Match[str]) -> str:
+    scheme, authority, path, query = match.groups()
+    _, at, host = authority.rpartition("@")
+    _, colon, port = host.partition(":")
+    if not at and colon and not port.isdigit():
+        host = "***"  # cut at 250 characters in the middle of the password
+    return f"{scheme}{'***@' if at else ''}{host}{path}{'?***' if query else ''}"
+
+
+def _smtp_reply(output: str | None) -> tuple[int | None, str | None]:
+    found = _SMTP_REPLY.match(output or "")
+    return (int(found[1]), found[2]) if found else (None, None)
+
+
+def _reject_reason(
+    code: int | None, enhanced: str | None, details: str, output: str
+) -> RejectReason:
+    ours, theirs = details.lower(), output.lower()
+    if "maximum number of delivery attempts" in ours:
+        return RejectReason.TIMED_OUT
+    if "likely spam" in ours or "threat" in ours:
+        return RejectReason.SPAM
+    if code is None or code < 500:
+        return RejectReason.OTHER
+    if "spam" in theirs:
+        return RejectReason.SPAM
+    subject = (enhanced or "").split(".")[1:2]
+    if subject == ["1"]:
+        return RejectReason.INVALID
+    if subject == ["7"]:
+        return RejectReason.BLOCKED
+    return RejectReason.BOUNCED

@@ -1,0 +1,3 @@
+"""Mail out: ``Message -> Prepared -> HTTP -> SendResult``."""
+
+from __future__ import annotations

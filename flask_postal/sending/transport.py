@@ -1,0 +1,270 @@
+"""HTTP to one Postal: kept-alive connections, time-outs, and no second delivery.
+
+Importing this module imports requests; :mod:`.client` does so at the first call.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+from urllib3.exceptions import HTTPError
+from urllib3.util.ssl_ import create_urllib3_context
+
+from ..errors import ConfigurationError, TransportError
+from .body import Body, Departure
+
+__all__ = ["Answer", "Transport"]
+
+#: Seconds after which an idle connection is not used again; Postal's web server
+#: closes its side after 20.
+MAX_IDLE = 10.0
+#: Idle connections kept; send_many seldom wants more.
+MAX_KEPT = 64
+#: Bytes that are read at once.
+READ_SIZE = 1024 * 1024
+#: Bytes of an answer that are read at most. The largest is a stored mail of 14 MB
+#: with its raw message and attachments in base64.
+MAX_ANSWER = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read to its end.
+
+    :param location: Where a redirect points to, which is never followed.
+    """
+
+    status: int
+    body: bytes
+    location: str | None = None
+
+
+class Transport:
+    """One pool of connections to the Postal at one URL.
+
+    :param base_url: The URL of Postal, without ``/api/v1``.
+    :param timeout: Seconds to connect and seconds to wait for each piece of an answer.
+    :param connect_retries: How often to try again when nothing has left.
+    :param ca_bundle: A file or folder of certificates to trust instead of the
+        environment's or certifi's.
+    :param key_prefix: What the names of the settings begin with, for errors.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout: tuple[float, float],
+        connect_retries: int,
+        ca_bundle: str | None = None,
+        key_prefix: str = "POSTAL_",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._base_url = base_url
+        self._timeout = timeout
+        self._connect_retries = connect_retries
+        self._sleep = sleep
+        # Proxies, and CA bundle, of the environment: read once, for looking them up
+        # costs more than sending.
+        environment = requests.Session().merge_environment_settings(
+            base_url, {}, None, None, None
+        )
+        self._proxies = dict(environment["proxies"])
+        verify = environment["verify"]
+        trusted = ca_bundle or (verify if isinstance(verify, str) else None)
+        context = None
+        if base_url.startswith("https:"):
+            context = _tls_context(trusted, f"{key_prefix}CA_BUNDLE")
+        self._adapter = _Adapter(context)
+
+    def post(self, path: str, headers: dict[str, str], body: Body) -> Answer:
+        """POST a body, once; again only while surely nothing of it has left.
+
+        :raises TransportError: if no whole answer came back.
+        """
+        attempt = 0
+        while True:
+            departure = Departure(body)
+            outcome = self._attempt(path, headers, body.length, departure)
+            if isinstance(outcome, Answer):
+                return outcome
+            if departure.begun or not outcome.again or attempt >= self._connect_retries:
+                # Raised here, outside of any except block: requests' errors carry the
+                # request with its API key, and none may hang on to ours.
+                raise TransportError(
+                    f"{self._base_url}: {outcome.cause};"
+                    + (
+                        " Postal may have taken the mail: look before sending it again"
+                        if departure.begun
+                        else " nothing was sent"
+                    ),
+                    maybe_sent=departure.begun,
+                )
+            self._sleep(0.2 * 2**attempt)
+            attempt += 1
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._adapter.close()
+
+    def _attempt(
+        self, path: str, headers: dict[str, str], length: int, departure: Departure
+    ) -> Answer | _Failure:
+        request = requests.PreparedRequest()
+        request.method = "POST"
+        request.url = self._base_url + path
+        # A plain dict: urllib3 asks for nothing more.
+        request.headers = {**headers, "Content-Length": str(length)}  # type: ignore[assignment]
+        request.body = departure
+        try:
+            response = self._adapter.send(
+                request, timeout=self._timeout, proxies=self._proxies
+            )
+            return _read(response)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            return _Failure.of(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why no answer came, without the objects that know the API key."""
+
+    cause: str
+    again: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> _Failure:
+        root = _root(error)
+        # A certificate stays wrong, and trying again only delays the error.
+        again = not isinstance(root, ssl.SSLCertVerificationError)
+        return cls(f"{type(root).__name__}: {root}", again)
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter, less what it does again for every request.
+
+    It keeps one TLS context, in which the CA bundle is loaded once, looks up the pool
+    of a URL once, and hands out urllib3's response as it is.
+    """
+
+    def __init__(self, tls_context: ssl.SSLContext | None) -> None:
+        self._tls: dict[str, Any] = {}
+        if tls_context is not None:
+            self._tls["ssl_context"] = tls_context
+        self._pools: dict[str, Any] = {}
+        self._targets: dict[str, str] = {}
+        super().__init__()
+        self.init_poolmanager(2, MAX_KEPT, **self._tls)
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        pool = self._pools.get(request.url)
+        if pool is None:
+            proxy = select_proxy(request.url, proxies)
+            manager: Any = self.poolmanager
+            if proxy:
+                if "://" not in proxy:
+                    proxy = f"http://{proxy}"
+                manager = self.proxy_manager_for(proxy, **self._tls)
+            pool = manager.connection_from_url(request.url)
+            if not issubclass(pool.ConnectionCls, _Rested):
+                pool.ConnectionCls = type(
+                    "KeptConnection", (_Rested, pool.ConnectionCls), {}
+                )
+            self._pools[request.url] = pool
+        return pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Do nothing: the TLS context verifies, always."""
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        target = self._targets.get(request.url)
+        if target is None:
+            target = super().request_url(request, proxies)
+            self._targets[request.url] = target
+        return target
+
+    def build_response(self, req: Any, resp: Any) -> Any:
+        return resp
+
+
+class _Rested:
+    """A connection that counts as closed when it has been idle for too long.
+
+    A server that closes an idle connection just as we write to it would leave us in
+    doubt about a mail.
+    """
+
+    _last_used = 0.0
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()  # type: ignore[misc]
+        self._last_used = time.monotonic()
+        return response
+
+    @property
+    def is_connected(self) -> bool:
+        if time.monotonic() - self._last_used > MAX_IDLE:
+            return False
+        return bool(super().is_connected)  # type: ignore[misc]
+
+
+def _read(response: Any) -> Answer:
+    pieces = []
+    size = 0
+    try:
+        while piece := response.read(READ_SIZE):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_ANSWER:
+                raise OSError(f"the answer is larger than {MAX_ANSWER} bytes")
+    except BaseException:
+        response.close()
+        raise
+    response.release_conn()
+    return Answer(response.status, b"".join(pieces), response.headers.get("Location"))
+
+
+def _tls_context(trusted: str | None, key: str) -> ssl.SSLContext:
+    bundle = trusted or DEFAULT_CA_BUNDLE_PATH
+    context = create_urllib3_context()
+    problem = None
+    try:
+        if os.path.isdir(bundle):
+            context.load_verify_locations(capath=bundle)
+        else:
+            context.load_verify_locations(cafile=bundle)
+    except OSError as error:
+        problem = str(error)
+    if problem is not None:
+        raise ConfigurationError(
+            f"the CA bundle {bundle!r} can't be read ({problem}); set {key} to a file"
+            " of PEM certificates",
+            key=key,
+        )
+    return context
+
+
+def _root(error: BaseException) -> BaseException:
+    """Dig out the error that a chain of wrappers began with."""
+    seen = {id(error)}
+    while True:
+        inner = getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next(
+                (a for a in reversed(error.args) if isinstance(a, BaseException)),
+                error.__cause__,
+            )
+        if inner is None or id(inner) in seen:
+            return error
+        seen.add(id(inner))
+        error = inner

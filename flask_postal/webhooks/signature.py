@@ -1,0 +1,119 @@
+"""Postal's signature over a request's raw body: verify it, and make it.
+
+RSA PKCS#1 v1.5, over SHA-256 in ``X-Postal-Signature-256`` and over SHA-1 in
+``X-Postal-Signature``; Postal before 3.2 sends only the latter.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from ..errors import SignatureError
+from .keys import PublicKey
+
+__all__ = [
+    "KID_HEADER",
+    "SHA1_HEADER",
+    "SHA256_HEADER",
+    "sign",
+    "verify",
+]
+
+
+class Headers(Protocol):
+    """What headers are to :func:`verify`: anything with Werkzeug's ``get``."""
+
+    def get(self, key: str, /) -> str | None:
+        """Return the value of a header, or ``None``; upper and lower case are one."""
+
+
+SHA256_HEADER = "X-Postal-Signature-256"
+SHA1_HEADER = "X-Postal-Signature"
+KID_HEADER = "X-Postal-Signature-KID"
+
+_SHA256 = hashes.SHA256()
+_SHA1 = hashes.SHA1()  # noqa: S303 - what old Postals sign with
+_PADDING = PKCS1v15()
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
+
+
+def verify(
+    body: bytes,
+    headers: Headers,
+    keys: Iterable[PublicKey],
+    *,
+    require_sha256: bool = False,
+) -> PublicKey:
+    """Check that one of our Postal's keys has signed these bytes.
+
+    The SHA-256 signature decides if it is there; the SHA-1 one can't rescue it.
+
+    :param body: The body as it came, before anything decoded it.
+    :param headers: The request's headers. The look-up must ignore case, as Werkzeug's
+        does.
+    :param keys: The keys to trust. One whose id the KID header names is the only one
+        tried.
+    :param require_sha256: Refuse a request with nothing but a SHA-1 signature.
+    :returns: The key that fits.
+    :raises SignatureError: if none does.
+    """
+    sha256, sha1 = headers.get(SHA256_HEADER), headers.get(SHA1_HEADER)
+    if sha256 is not None:
+        text, algorithm = sha256, _SHA256
+    elif sha1 is not None:
+        kid = headers.get(KID_HEADER)
+        if require_sha256 or kid is not None:
+            raise SignatureError(
+                "only a SHA-1 signature; a Postal that names its key signs with SHA-256"
+                if kid is not None
+                else "only a SHA-1 signature, and SHA-256 is required"
+            )
+        text, algorithm = sha1, _SHA1  # type: ignore[assignment]
+    else:
+        raise SignatureError("no signature header")
+    signature = _decode(text)
+    kid = headers.get(KID_HEADER)
+    for key in keys:
+        if kid is not None and key.kid != kid:
+            continue
+        try:
+            key.rsa.verify(signature, body, _PADDING, algorithm)
+        except InvalidSignature:
+            continue
+        return key
+    raise SignatureError("the signature does not fit the body")
+
+
+def sign(body: bytes, key: RSAPrivateKey) -> dict[str, str]:
+    """Make the three headers that Postal sends with a body.
+
+    For tests and the sandbox; an app has no use for it.
+    """
+    return {
+        KID_HEADER: PublicKey.of(key.public_key()).kid,
+        SHA1_HEADER: _encode(key.sign(body, _PADDING, _SHA1)),
+        SHA256_HEADER: _encode(key.sign(body, _PADDING, _SHA256)),
+    }
+
+
+def _decode(text: str) -> bytes:
+    """Decode strict base64: Python's own skips foreign characters."""
+    if len(text) <= 2048 and len(text) % 4 == 0 and _BASE64.fullmatch(text):
+        try:
+            return base64.b64decode(text, validate=True)
+        except binascii.Error:
+            pass
+    raise SignatureError("the signature is not base64")
+
+
+def _encode(signature: bytes) -> str:
+    return base64.b64encode(signature).decode("ascii")

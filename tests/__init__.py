@@ -1,0 +1,3 @@
+"""The tests: a list of promises, kept by running them."""
+
+from __future__ import annotations

@@ -1,0 +1,80 @@
+"""Fixtures that more than one file of tests uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from blinker import Signal
+from flask import Flask
+
+from flask_postal import Postal, inbound_received, tracking_received
+from flask_postal.sandbox import Sandbox
+
+from .captures import DKIM_RECORD
+
+MakeApp = Callable[..., tuple[Flask, Postal]]
+Listen = Callable[[Signal], list[Any]]
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the proxies of the machine that runs the tests out of the way."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def make_app() -> MakeApp:
+    """Make an app with a Postal and its webhooks, from settings."""
+
+    def make(**settings: Any) -> tuple[Flask, Postal]:
+        app = Flask("tests")
+        app.config.update(POSTAL_WEBHOOK_KEY=DKIM_RECORD)
+        app.config.update(settings)
+        postal = Postal(app)
+        app.register_blueprint(postal.blueprint)
+        return app, postal
+
+    return make
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    """Collect what a signal is sent with, until the test ends."""
+    connected: list[tuple[Signal, Any]] = []
+
+    def connect(signal: Signal) -> list[Any]:
+        events: list[Any] = []
+
+        def receiver(app: Flask, event: Any, **extra: Any) -> None:
+            events.append(event)
+
+        signal.connect(receiver)
+        connected.append((signal, receiver))
+        return events
+
+    yield connect
+    for signal, receiver in connected:
+        signal.disconnect(receiver)
+
+
+@pytest.fixture
+def tracking(listen: Listen) -> list[Any]:
+    """The tracking events received."""
+    return listen(tracking_received)
+
+
+@pytest.fixture
+def inbound(listen: Listen) -> list[Any]:
+    """The inbound events received."""
+    return listen(inbound_received)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A Postal on loopback."""
+    with Sandbox() as running:
+        yield running

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import flask_postal
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_lowest_pins_are_the_floors_of_pyproject() -> None:
+    floors = [d.replace(">=", "==") for d in PYPROJECT["project"]["dependencies"]]
+    lines = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == floors
+    assert len(floors) == 4
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = config["options"]["packages"].split()
+    folders = {path.parent for path in (ROOT / "flask_postal").rglob("__init__.py")}
+    found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(listed) == found
+    assert listed == sorted(listed)
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    names = flask_postal.__all__
+    assert names == sorted(names)
+    assert all(hasattr(flask_postal, name) for name in names)
+
+
+def test_importing_the_package_imports_neither_requests_nor_cryptography() -> None:
+    code = (
+        "import sys, flask_postal;"
+        "print(sorted({'requests', 'cryptography', 'urllib3'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

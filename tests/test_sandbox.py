@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+from werkzeug.serving import make_server
+
+from flask_postal import ConfigurationError, Message, Postal, tracking_received
+from flask_postal.sandbox import Sandbox
+from flask_postal.sandbox.traffic import serialize
+from flask_postal.webhooks.keys import load_keys
+
+from .captures import JWKS, Recorded
+from .conftest import MakeApp
+
+
+def test_a_sent_mail_comes_back_as_a_signed_event(
+    make_app: MakeApp, sandbox: Sandbox, tracking: list[Any]
+) -> None:
+    app, postal = make_app(**sandbox.settings())
+    arrived = threading.Event()
+
+    def notice(app: Flask, **extra: Any) -> None:
+        arrived.set()
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        sandbox.tracking_url = f"http://127.0.0.1:{server.port}/postal/tracking/"
+        with tracking_received.connected_to(notice), app.app_context():
+            result = postal.send(
+                Message("Hi", "ana@example.com", body="x", sender="a@example.com")
+            )
+            assert arrived.wait(10)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    (event,) = tracking
+    sent = result.recipients["ana@example.com"]
+    assert event.event_type == "delivered"
+    assert (event.id, event.token) == (sent.id, sent.token)
+    assert event.message_id == result.message_id
+
+
+def test_jwks_serves_the_key_that_signs(sandbox: Sandbox) -> None:
+    answer = requests.get(f"{sandbox.url}/.well-known/jwks.json", timeout=5).json()
+    assert answer.keys() == JWKS.keys()
+    assert answer["keys"][0].keys() == JWKS["keys"][0].keys()
+    assert load_keys(answer) == (sandbox.key.public,)
+
+
+@pytest.mark.parametrize(
+    "name", ["MessageSent", "MessageLoaded", "MessageBounced", "DomainDNSError"]
+)
+def test_the_builder_writes_bytes_as_postal_does(name: str) -> None:
+    import json
+
+    body = Recorded.load(f"webhooks/{name}").body
+    assert serialize(json.loads(body)) == body
+
+
+def test_the_sandbox_calls_nobody_outside_of_loopback() -> None:
+    with pytest.raises(ConfigurationError, match="loopback only"):
+        Sandbox(tracking_url="http://example.com/postal/tracking/")
+
+
+def test_a_name_tells_servers_apart(sandbox: Sandbox) -> None:
+    app = Flask("tests")
+    settings = sandbox.settings()
+    app.config.update(
+        POSTAL_MARKETING_API_URL=settings["POSTAL_API_URL"],
+        POSTAL_MARKETING_API_KEY=settings["POSTAL_API_KEY"],
+        POSTAL_MARKETING_WEBHOOK_KEY=settings["POSTAL_WEBHOOK_KEY"],
+    )
+    marketing = Postal(app, name="marketing")
+    app.register_blueprint(marketing.blueprint)
+    rules = {rule.rule for rule in app.url_map.iter_rules()}
+    assert app.extensions["postal_marketing"] is marketing
+    assert {"/postal/marketing/tracking/", "/postal/marketing/inbound/"} <= rules
+    with app.app_context():
+        result = marketing.send(Message("Hi", "a@b.c", body="x", sender="a@b.c"))
+    assert result.recipients["a@b.c"].id == 1
