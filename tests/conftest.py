@@ -11,6 +11,7 @@ from flask import Flask
 
 from flask_postal import Postal, inbound_received, tracking_received
 from flask_postal.sandbox import Sandbox
+from flask_postal.sandbox.traffic import SigningKey
 
 from .captures import DKIM_RECORD
 
@@ -73,8 +74,14 @@ def inbound(listen: Listen) -> list[Any]:
     return listen(inbound_received)
 
 
+@pytest.fixture(scope="session")
+def signing_key() -> SigningKey:
+    """A key of our own; making one takes a while."""
+    return SigningKey.generate()
+
+
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox(signing_key: SigningKey) -> Iterator[Sandbox]:
     """A Postal on loopback."""
-    with Sandbox() as running:
+    with Sandbox(key=signing_key) as running:
         yield running

@@ -27,7 +27,7 @@ def test_a_sent_mail_comes_back_as_a_signed_event(
         arrived.set()
 
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         sandbox.tracking_url = f"http://127.0.0.1:{server.port}/postal/tracking/"

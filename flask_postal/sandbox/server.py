@@ -51,7 +51,10 @@ class Sandbox:
         self.tracking_url = tracking_url
         self.app = create_app(self.api_key, self.key, self._report)
         self._server = make_server("127.0.0.1", port, self.app, threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # Looks for stop() 50 times a second: a test suite stops many.
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
 
     @property
     def tracking_url(self) -> str | None:
