@@ -31,13 +31,21 @@ from .errors import (
 )
 from .extension import Postal
 from .outcome import EventType, HoldReason, RejectReason
+from .sending.attachment import Attachment
 from .sending.message import Message
 from .sending.result import RecipientStatus, SendResult
-from .signals import inbound_received, tracking_received
+from .signals import (
+    inbound_received,
+    message_sending,
+    message_sent,
+    send_failed,
+    tracking_received,
+)
 
 __all__ = [
     "APIError",
     "Address",
+    "Attachment",
     "CancelSend",
     "ConfigurationError",
     "EventType",
@@ -56,5 +64,8 @@ __all__ = [
     "UnsupportedFeature",
     "WebhookError",
     "inbound_received",
+    "message_sending",
+    "message_sent",
+    "send_failed",
     "tracking_received",
 ]

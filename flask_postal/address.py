@@ -22,6 +22,8 @@ _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+", re.ASCII)
 _QUOTED_LOCAL = re.compile(r'"(?:[^"\\()<>\x00-\x1f\x7f]|\\["\\ ])*"', re.ASCII)
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+# At most 127 characters of domain, so that its length need not be looked at.
+_PLAIN = re.compile(rf"{_LOCAL.pattern}@(?=[^@]{{1,127}}\Z){_DOMAIN.pattern}", re.ASCII)
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*", re.ASCII)
 _SPECIALS = re.compile(r'[()<>\[\]:;@\\,."]')
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -94,6 +96,8 @@ def parse_address(value: Any, field: str) -> tuple[Address, str]:
         caller's own spelling.
     :raises MessageError: if it is not exactly one address that Postal can handle.
     """
+    if type(value) is str and len(value) <= MAX_LENGTH and _PLAIN.fullmatch(value):
+        return Address(value), value  # as most are
     if isinstance(value, Address):
         name, bare = value.display_name, value.addr_spec
     elif isinstance(value, (tuple, list)) and len(value) == 2:

@@ -77,7 +77,15 @@ class UnsupportedFeature(MessageError):  # noqa: N818 - the name people know
 
 
 class SendError(PostalError):
-    """The call to Postal's API did not succeed."""
+    """The call to Postal's API did not succeed.
+
+    :param maybe_sent: Whether Postal may have queued the mail, or some recipients of
+        it, all the same. ``False`` means that sending again can't send it twice.
+    """
+
+    def __init__(self, message: str, *, maybe_sent: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_sent = maybe_sent
 
 
 class APIError(SendError):
@@ -89,9 +97,10 @@ class APIError(SendError):
     :param code: Postal's code, such as ``"UnauthenticatedFromAddress"``,
         ``"parameter-error"`` for a request that Postal could not read, or ``None``.
     :param http_status: The HTTP status of the answer.
-    :param retryable: Whether a later call with the same message may succeed without
-        anything being changed. ``True`` promises nothing about mail already queued:
-        Postal inserts recipients one by one, and a 5xx may leave some of them sent.
+    :param retryable: Whether the same call may succeed later: HTTP 429, 502, 503, 504.
+        See ``maybe_sent`` before you repeat it.
+    :param maybe_sent: ``True`` after a 5xx: Postal queues one recipient after the
+        other, and some may have been.
     """
 
     def __init__(
@@ -101,8 +110,9 @@ class APIError(SendError):
         code: str | None = None,
         http_status: int | None = None,
         retryable: bool = False,
+        maybe_sent: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, maybe_sent=maybe_sent)
         self.code = code
         self.http_status = http_status
         self.retryable = retryable
@@ -111,14 +121,9 @@ class APIError(SendError):
 class TransportError(SendError):
     """No usable answer came back from Postal.
 
-    :param maybe_sent: ``False`` if surely nothing left this machine, so that sending
-        again is safe; ``True`` if Postal may have queued the mail, so that sending
-        again may send it twice.
+    :param maybe_sent: ``False`` if surely nothing left this machine; ``True`` if the
+        mail, or a part of it, did.
     """
-
-    def __init__(self, message: str, *, maybe_sent: bool = False) -> None:
-        super().__init__(message)
-        self.maybe_sent = maybe_sent
 
 
 class WebhookError(PostalError):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, current_app, has_app_context
 
 from .errors import ConfigurationError
-from .sending.client import Client
+from .sending.mailer import Mailer
 from .sending.message import Message
-from .sending.prepare import Prepared, prepare
-from .sending.result import SendResult, read_result
-from .settings import Settings
+from .sending.prepare import Prepared
+from .sending.result import SendResult
+from .settings import Settings, read_flag
+from .signals import message_sent
 
 if TYPE_CHECKING:
+    from .sending.batch import Progress, SendOutcome
+    from .sending.stored import Delivery, MessageDetails
     from .webhooks.keys import PublicKey
 
-__all__ = ["Postal"]
+__all__ = ["Connection", "Postal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class _Server:
     """What one app has of one Postal."""
 
     settings: Settings
-    client: Client
+    mailer: Mailer
     keys: tuple[PublicKey, ...]
 
 
@@ -42,6 +47,10 @@ class Postal:
     """
 
     def __init__(self, app: Flask | None = None, *, name: str | None = None) -> None:
+        if name is not None and not (name.isidentifier() and name.isascii()):
+            raise ConfigurationError(
+                f"the name {name!r} is to stand in settings; use letters, digits and _"
+            )
         self.name = name
         self._key = f"postal_{name}" if name else "postal"
         self._servers: WeakKeyDictionary[Flask, _Server] = WeakKeyDictionary()
@@ -60,14 +69,169 @@ class Postal:
                 " second one a name: Postal(name=...)"
             )
         settings = Settings.from_config(app.config, f"{self._key.upper()}_")
+        # Read when a mail is sent; a value that can't be read is better known now.
+        read_flag(app.config, f"{settings.prefix}SUPPRESS_SEND", default=False)
         keys: tuple[PublicKey, ...] = ()
         if settings.webhook_key is not None:
-            # cryptography takes 10 ms to import; only who has webhooks needs it.
+            # cryptography takes a while to import; only who has webhooks needs it.
             from .webhooks.keys import load_keys
 
             keys = load_keys(settings.webhook_key, f"{settings.prefix}WEBHOOK_KEY")
+        server = _Server(settings, Mailer(self, settings), keys)
         app.extensions[self._key] = self
-        self._servers[app] = _Server(settings, Client(settings), keys)
+        self._servers[app] = server
+
+    # ---- mail out
+
+    def send(self, message: Message) -> SendResult:
+        """Send a message.
+
+        The message itself stays as it is; receivers of :data:`.message_sending` get a
+        copy.
+
+        :returns: Postal's id and token for each recipient. Postal has queued the mail;
+            whether it arrives is told by :data:`.tracking_received`.
+        :raises MessageError: if the message can't be sent as it is.
+        :raises ConfigurationError: if there is no URL or API key.
+        :raises APIError: if Postal refused it.
+        :raises TransportError: if no answer came; ``.maybe_sent`` tells whether sending
+            again is safe.
+        """
+        app = self._app()
+        return self._of(app).mailer.send(app, message)
+
+    def send_message(self, *args: Any, **kwargs: Any) -> SendResult:
+        """Make a :class:`.Message` of the arguments and send it."""
+        return self.send(Message(*args, **kwargs))
+
+    def send_many(
+        self,
+        messages: Iterable[Message],
+        concurrency: int = 4,
+        on_progress: Progress | None = None,
+    ) -> list[SendOutcome]:
+        """Send messages, several at a time.
+
+        Templates are rendered, messages checked and signals emitted in the calling
+        thread, in the order of the messages; only HTTP runs in others. A message that
+        fails stops no other.
+
+        :param messages: They may be more than fit into memory at once.
+        :param concurrency: How many calls are under way at a time. A Postal web process
+            has 5 threads by default.
+        :param on_progress: Called as ``on_progress(done, total)`` after each message;
+            ``total`` is ``None`` for an iterable without a length.
+        :returns: For each message, in order, a :class:`.SendOutcome` with ``.message``,
+            and ``.result`` or ``.error``.
+        """
+        from .sending.batch import send_many
+
+        app = self._app()
+        mailer = self._of(app).mailer
+        return send_many(
+            mailer, app, messages, concurrency=concurrency, on_progress=on_progress
+        )
+
+    def send_batch(
+        self,
+        message: Message,
+        merge_data: Mapping[str, Mapping[str, Any]] | None = None,
+        concurrency: int = 4,
+        on_progress: Progress | None = None,
+    ) -> list[SendOutcome]:
+        """Send a private mail to each recipient, who sees no other.
+
+        :param message: Its ``template`` is rendered for each recipient. ``cc`` and
+            ``bcc`` are refused.
+        :param merge_data: Address -> what is added to the message's context for it. A
+            recipient who is not in it gets the context alone.
+        :returns: As :meth:`send_many`, one for each recipient.
+        :raises MessageError: before anything is sent, for ``cc``, ``bcc``, a
+            ``message_id``, or an address in merge_data that is no recipient's.
+        """
+        from .sending.batch import private_messages
+
+        messages = list(private_messages(message, merge_data))
+        return self.send_many(messages, concurrency, on_progress)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Flask-Mail's ``connect``: ``with postal.connect() as c: c.send(...)``.
+
+        Connections are kept alive with or without it.
+        """
+        yield Connection(self)
+
+    def render(self, message: Message) -> Message:
+        """Return a copy with nothing left to resolve.
+
+        Defaults are merged, templates rendered, lazy strings evaluated and files read,
+        so that it can go through a task queue.
+
+        :raises MessageError: if a template or a file is not there.
+        """
+        app = self._app()
+        return self._of(app).mailer.complete(app, message).resolved()
+
+    def prepare(self, message: Message) -> Prepared:
+        """Check a message and serialize it; nothing is emitted or sent.
+
+        :raises MessageError: if Postal would refuse, lose or change it.
+        """
+        app = self._app()
+        return self._of(app).mailer.prepare(app, message)
+
+    def deliver(self, prepared: Prepared) -> SendResult:
+        """Send what :meth:`prepare` made; nothing is emitted, nothing suppressed.
+
+        :raises APIError: if Postal refused it.
+        :raises TransportError: if no answer came.
+        """
+        return self._of(self._app()).mailer.deliver(prepared)
+
+    @contextmanager
+    def record_messages(self) -> Iterator[list[Message]]:
+        """Record what is sent, or suppressed: ``with ... as outbox``.
+
+        The list holds copies, in the order of sending, of the messages of the current
+        app; without an app context, of the one app that this Postal is used with.
+        """
+        app = self._app() if has_app_context() else self._only_app()
+        outbox: list[Message] = []
+
+        def record(app: Flask, message: Message, postal: Postal, **extra: Any) -> None:
+            if postal is self:
+                outbox.append(message.resolved())
+
+        with message_sent.connected_to(record, sender=app):
+            yield outbox
+
+    def get_message(
+        self,
+        id: int,
+        expand: bool | str | Iterable[str] = ("status", "details"),  # noqa: FBT001
+    ) -> MessageDetails:
+        """Ask Postal for a mail that it has stored.
+
+        :param id: ``result.recipients[...].id`` or ``event.id``.
+        :param expand: What to ask for: ``True`` for all, or some of ``status``,
+            ``details``, ``inspection``, ``plain_body``, ``html_body``, ``attachments``,
+            ``headers``, ``raw_message``, ``activity_entries``.
+        :raises MessageError: for an id that is no int, or an unknown name.
+        :raises APIError: with the code ``MessageNotFound``, among others.
+        """
+        return self._of(self._app()).mailer.get_message(id, expand)
+
+    def get_deliveries(self, id: int) -> list[Delivery]:
+        """Ask Postal for its attempts to deliver a mail.
+
+        :param id: ``result.recipients[...].id`` or ``event.id``.
+        :raises MessageError: for an id that is no int.
+        :raises APIError: with the code ``MessageNotFound``, among others.
+        """
+        return self._of(self._app()).mailer.get_deliveries(id)
+
+    # ---- events in
 
     @cached_property
     def blueprint(self) -> Blueprint:
@@ -77,54 +241,38 @@ class Postal:
         """
         from .webhooks.blueprint import create_blueprint
 
-        return create_blueprint(self, self._key, f"/{self._key.replace('_', '/', 1)}")
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of the current app."""
-        return self._server.settings
+        prefix = f"/postal/{self.name}" if self.name else "/postal"
+        return create_blueprint(self, self._key, prefix)
 
     @property
     def webhook_keys(self) -> tuple[PublicKey, ...]:
         """The keys that the current app trusts."""
-        return self._server.keys
+        return self._of(self._app()).keys
 
-    def prepare(self, message: Message) -> Prepared:
-        """Check a message and serialize it, without sending it.
-
-        :raises MessageError: if Postal would refuse, lose or change it.
-        """
-        return prepare(message, self._server.settings)
-
-    def deliver(self, prepared: Prepared) -> SendResult:
-        """Send what :meth:`prepare` made.
-
-        :raises APIError: if Postal refused it.
-        :raises TransportError: if no answer came; ``.maybe_sent`` tells whether sending
-            again is safe.
-        """
-        data = self._server.client.call(prepared.endpoint, prepared.body)
-        return read_result(data, prepared)
-
-    def send(self, message: Message) -> SendResult:
-        """Send a message.
-
-        :returns: Postal's id and token for each recipient. Postal has queued the mail;
-            whether it arrives is told by :data:`.tracking_received`.
-        :raises MessageError: if the message can't be sent as it is.
-        :raises APIError: if Postal refused it.
-        :raises TransportError: if no answer came; ``.maybe_sent`` tells whether sending
-            again is safe.
-        """
-        return self.deliver(self.prepare(message))
+    # ---- both
 
     @property
-    def _server(self) -> _Server:
+    def settings(self) -> Settings:
+        """The settings of the current app."""
+        return self._of(self._app()).settings
+
+    def _app(self) -> Flask:
         if not has_app_context():
             raise ConfigurationError(
                 "no app context; wrap the call in `with app.app_context():`"
             )
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
+
+    def _only_app(self) -> Flask:
+        apps = list(self._servers)
+        if len(apps) != 1:
+            raise ConfigurationError(
+                f"this Postal is used with {len(apps)} apps and there is no app"
+                " context; wrap the call in `with app.app_context():`"
+            )
+        return apps[0]
+
+    def _of(self, app: Flask) -> _Server:
         try:
             return self._servers[app]
         except KeyError:
@@ -132,3 +280,18 @@ class Postal:
                 "this app has no such Postal; did you forget to call"
                 " 'postal.init_app(app)'?"
             ) from None
+
+
+class Connection:
+    """What :meth:`Postal.connect` gives: Flask-Mail's connection."""
+
+    def __init__(self, postal: Postal) -> None:
+        self._postal = postal
+
+    def send(self, message: Message) -> SendResult:
+        """Send a message; see :meth:`Postal.send`."""
+        return self._postal.send(message)
+
+    def send_message(self, *args: Any, **kwargs: Any) -> SendResult:
+        """Make a :class:`.Message` of the arguments and send it."""
+        return self._postal.send_message(*args, **kwargs)

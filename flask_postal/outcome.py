@@ -6,10 +6,19 @@ Both wings read them here: events that come in, and deliveries that are asked fo
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-__all__ = ["EventType", "HoldReason", "Outcome", "RejectReason", "redact"]
+__all__ = [
+    "EventType",
+    "HoldReason",
+    "Outcome",
+    "RejectReason",
+    "redact",
+    "redact_all",
+]
 
 
 class EventType(StrEnum):
@@ -126,6 +135,19 @@ def redact(text: str) -> str:
     Postal writes the URL of an HTTP endpoint into its details, password and all.
     """
     return _URL.sub(_redacted, text) if "://" in text else text
+
+
+def redact_all(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of Postal's dict, its ``details`` and ``output`` redacted at any
+    depth, all else as it was.
+    """
+    redacted = dict(content)
+    for key, value in content.items():
+        if isinstance(value, dict):
+            redacted[key] = redact_all(value)
+        elif key in ("details", "output") and isinstance(value, str):
+            redacted[key] = redact(value)
+    return redacted
 
 
 def _redacted(match: re.Match[str]) -> str:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from .errors import ConfigurationError
+from .address import Address, parse_address
+from .errors import ConfigurationError, MessageError
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "read_flag"]
+
+T = TypeVar("T")
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one Postal server, checked.
+
+    ``POSTAL_SUPPRESS_SEND`` is not among them: it is read when a mail is sent, see
+    :func:`read_flag`.
 
     :param prefix: What the keys begin with: ``POSTAL_``, or ``POSTAL_MARKETING_`` for
         ``Postal(name="marketing")``.
@@ -24,29 +36,69 @@ class Settings:
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     webhook_key: Any = None
-    default_sender: Any = None
+    default_sender: Address | None = None
+    send_defaults: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    ignore_unsupported_features: bool = False
     timeout: tuple[float, float] = (5.0, 30.0)
     connect_retries: int = 2
     ca_bundle: str | None = None
+    redirect_to: Address | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], prefix: str) -> Settings:
         """Read and check the settings.
 
+        Strings, which is what the environment holds, are understood everywhere.
+
         :raises ConfigurationError: for a value that can't be used; ``.key`` names it.
         """
+
+        def read(name: str, parse: Callable[[Any, str], T], default: T) -> T:
+            key = prefix + name
+            value = config.get(key)
+            return default if value is None else parse(value, key)
+
+        default_sender = read("DEFAULT_SENDER", _address, None)
+        if default_sender is None and config.get("MAIL_DEFAULT_SENDER") is not None:
+            key = "MAIL_DEFAULT_SENDER"
+            default_sender = _address(config[key], key)
         return cls(
             prefix=prefix,
-            api_url=_base_url(config.get(f"{prefix}API_URL"), f"{prefix}API_URL"),
-            api_key=_api_key(config.get(f"{prefix}API_KEY"), f"{prefix}API_KEY"),
+            api_url=read("API_URL", _base_url, None),
+            api_key=read("API_KEY", _api_key, None),
             webhook_key=config.get(f"{prefix}WEBHOOK_KEY"),
-            default_sender=config.get(f"{prefix}DEFAULT_SENDER")
-            or config.get("MAIL_DEFAULT_SENDER"),
+            default_sender=default_sender,
+            send_defaults=read("SEND_DEFAULTS", _send_defaults, {}),
+            ignore_unsupported_features=read(
+                "IGNORE_UNSUPPORTED_FEATURES", _flag, default=False
+            ),
+            timeout=read("TIMEOUT", _timeout, (5.0, 30.0)),
+            connect_retries=read("CONNECT_RETRIES", _retries, 2),
+            ca_bundle=read("CA_BUNDLE", _path, None),
+            redirect_to=read("REDIRECT_TO", _address, None),
         )
 
 
+def read_flag(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    """Read a setting that is true or false.
+
+    :raises ConfigurationError: if it is neither.
+    """
+    value = config.get(key)
+    return default if value is None else _flag(value, key)
+
+
+def _flag(value: Any, key: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower() if isinstance(value, (str, int)) else None
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ConfigurationError(f"{key} must be True or False, not {value!r}", key=key)
+
+
 def _base_url(value: Any, key: str) -> str | None:
-    if value is None or value == "":
+    if value == "":
         return None
     cure = "write the address of Postal's web interface: https://postal.example.com"
     if not isinstance(value, str):
@@ -70,13 +122,84 @@ def _base_url(value: Any, key: str) -> str | None:
 
 
 def _api_key(value: Any, key: str) -> str | None:
-    if value is None or value == "":
-        return None
+    # The value is a secret: no message here may show it.
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
-        # The value is a secret: the message must not show it.
         raise ConfigurationError(
             f"{key} must be a string of printable ASCII characters; copy it from"
             " Postal's web interface, Credentials",
             key=key,
         )
-    return value.strip()
+    return value.strip() or None
+
+
+def _address(value: Any, key: str) -> Address | None:
+    if value == "":
+        return None
+    if isinstance(value, (list, tuple)) and "@" in str(value[:1]):
+        raise ConfigurationError(
+            f"{key} takes one address, a string or (name, address); not {value!r}",
+            key=key,
+        )
+    try:
+        return parse_address(value, key)[0]
+    except MessageError as error:
+        problem = str(error)
+    raise ConfigurationError(problem, key=key)
+
+
+def _timeout(value: Any, key: str) -> tuple[float, float]:
+    numbers: Any = value
+    if isinstance(value, str):
+        numbers = value.strip("()[] ").split(",")
+    elif isinstance(value, (int, float)):
+        numbers = [value]
+    try:
+        seconds = [float(number) for number in numbers]
+    except (TypeError, ValueError):
+        seconds = []
+    if len(seconds) == 1:
+        seconds *= 2
+    if len(seconds) != 2 or not all(s > 0 and math.isfinite(s) for s in seconds):
+        raise ConfigurationError(
+            f"{key} must be a number of seconds or two, to connect and to read, above"
+            f" 0 and finite; not {value!r}",
+            key=key,
+        )
+    return seconds[0], seconds[1]
+
+
+def _retries(value: Any, key: str) -> int:
+    try:
+        number = -1 if isinstance(value, bool | float) else int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number <= 10:
+        raise ConfigurationError(
+            f"{key} must be a whole number from 0 to 10, not {value!r}", key=key
+        )
+    return number
+
+
+def _path(value: Any, key: str) -> str | None:
+    if value == "":
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not os.path.exists(value):
+        raise ConfigurationError(
+            f"{key} must be the path of a PEM file or of a folder of certificates;"
+            f" there is nothing at {value!r}",
+            key=key,
+        )
+    return os.fspath(value)
+
+
+def _send_defaults(value: Any, key: str) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except ValueError:
+            value = None
+    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        raise ConfigurationError(
+            f"{key} must be a dict of Message's parameters", key=key
+        )
+    return value

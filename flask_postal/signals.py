@@ -1,16 +1,55 @@
 """The signals an app connects to.
 
-The sender of each is the Flask app. Connect functions that take ``**extra``: later
-versions may send more.
+The sender of each is the Flask app, and each carries ``postal``, the
+:class:`.Postal`. Connect functions that take ``**extra``: later versions may send more.
+blinker holds receivers weakly: connect one that is defined inside of another function
+with ``weak=False``.
 """
 
 from __future__ import annotations
 
 from blinker import Namespace
 
-__all__ = ["inbound_received", "tracking_received"]
+__all__ = [
+    "inbound_received",
+    "message_sending",
+    "message_sent",
+    "send_failed",
+    "tracking_received",
+]
 
 _signals = Namespace()
+
+message_sending = _signals.signal(
+    "message-sending",
+    doc="""A message is about to be sent.
+
+    Receivers are called as ``receiver(app, message=, postal=)`` with a copy of the
+    message, in which the defaults are merged and the templates are rendered. They may
+    change it, or raise :exc:`.CancelSend` to stop it. Any other error stops it too, and
+    reaches the caller of :meth:`.Postal.send`.
+    """,
+)
+
+message_sent = _signals.signal(
+    "message-sent",
+    doc="""Postal has queued a message, or would have: sending may be suppressed.
+
+    Receivers are called as ``receiver(app, message=, result=, postal=)`` with a
+    :class:`.SendResult`. What they raise is logged and goes no further: an error would
+    look as if the mail had not been sent.
+    """,
+)
+
+send_failed = _signals.signal(
+    "send-failed",
+    doc="""A message was not sent, or perhaps was.
+
+    Receivers are called as ``receiver(app, message=, error=, postal=)`` with the
+    :exc:`.PostalError` that the caller of :meth:`.Postal.send` gets. What they raise
+    is logged and goes no further.
+    """,
+)
 
 tracking_received = _signals.signal(
     "tracking-received",

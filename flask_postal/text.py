@@ -10,7 +10,6 @@ from .errors import MessageError
 __all__ = ["header_text", "is_text", "plain_text"]
 
 _LINE_BREAKING = re.compile("[\r\n\0]")
-_UNSPEAKABLE = re.compile("[\ud800-\udfff]")
 _NAMES = {"\r": "a carriage return", "\n": "a line feed", "\0": "a NUL"}
 
 
@@ -27,6 +26,8 @@ def plain_text(value: Any, field: str, what: str = "it") -> str:
 
     :raises MessageError: if it is no text, or holds half a surrogate pair.
     """
+    if type(value) is str and value.isascii():
+        return value
     if type(value) is not str:
         if not is_text(value):
             raise MessageError(
@@ -34,7 +35,7 @@ def plain_text(value: Any, field: str, what: str = "it") -> str:
                 field=field,
             )
         value = str.__str__(value) if isinstance(value, str) else str(value)
-    if not value.isascii() and _UNSPEAKABLE.search(value):
+    if not value.isascii() and not _can_be_encoded(value):
         raise MessageError(
             f"{field}: {what} holds half a surrogate pair, which UTF-8 can't encode",
             field=field,
@@ -42,11 +43,22 @@ def plain_text(value: Any, field: str, what: str = "it") -> str:
     return str(value)
 
 
+def _can_be_encoded(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def header_text(value: Any, field: str, what: str = "it") -> str:
     """Return a ``str`` that stays inside its header line.
 
     :raises MessageError: as :func:`plain_text`, and for CR, LF or NUL.
     """
+    # Nothing printable breaks a line; surrogates are not printable either.
+    if type(value) is str and value.isprintable():
+        return value
     text = plain_text(value, field, what)
     if found := _LINE_BREAKING.search(text):
         raise MessageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +14,22 @@ from flask_postal.sandbox import Sandbox
 from flask_postal.sandbox.traffic import SigningKey
 
 from .captures import DKIM_RECORD
+from .secret import SECRET
 
 MakeApp = Callable[..., tuple[Flask, Postal]]
 Listen = Callable[[Signal], list[Any]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    """Look for the planted secret in all that a test printed or logged."""
+    report = yield
+    if any(SECRET in content for _, content in report.sections):
+        report.outcome = "failed"
+        report.longrepr = "the planted secret is in the log or the output"
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from .traffic import SigningKey, new_token, serialize
+from ..sending.result import new_token
+from .traffic import SigningKey, serialize
 
 __all__ = ["StoredMessage", "create_app"]
 

@@ -9,8 +9,6 @@ import base64
 import json
 import math
 import re
-import secrets
-import string
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from ..webhooks.keys import PublicKey
 from ..webhooks.signature import sign
 
-__all__ = ["SigningKey", "message_payload", "new_token", "serialize", "webhook"]
+__all__ = ["SigningKey", "message_payload", "serialize", "webhook"]
 
-_TOKEN_ALPHABET = string.ascii_letters + string.digits
 # What Rails escapes in otherwise raw UTF-8, so that JSON can stand in HTML.
 _RAILS_ESCAPES = re.compile("[<>&\u2028\u2029]")
 
@@ -32,11 +29,6 @@ def serialize(content: Any) -> bytes:
     """Write JSON as Postal does: no blanks, raw UTF-8, and Rails' escapes."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return _RAILS_ESCAPES.sub(lambda m: f"\\u{ord(m[0]):04x}", text).encode()
-
-
-def new_token() -> str:
-    """Make a message token: 16 letters and digits."""
-    return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +71,7 @@ class SigningKey:
 
 def message_payload(
     *,
-    id: int,  # noqa: A002 - Postal's name
+    id: int,
     token: str,
     message_id: str,
     to: str,

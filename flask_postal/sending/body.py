@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 
-__all__ = ["PIECE", "Body", "Departure"]
+from ..errors import MessageError
+from .attachment import READ_SIZE, Attachment
+
+__all__ = ["Base64", "Body", "Departure"]
 
 #: Bytes in one piece. A time-out counts for one piece at a time, so that a slow line
 #: can carry a large mail.
 PIECE = 64 * 1024
+
+
+class Base64:
+    """The base64 of an attachment, encoded in pieces, so that it never stands in
+    memory as a whole."""
+
+    __slots__ = ("_attachment", "_size")
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        self._size = attachment.size()
+
+    def __len__(self) -> int:
+        return (self._size + 2) // 3 * 4
+
+    def pieces(self) -> Iterator[bytes]:
+        """Produce the text.
+
+        :raises MessageError: if a file is not what it was when the mail was prepared.
+        """
+        size = 0
+        for piece in self._attachment.pieces(READ_SIZE):
+            size += len(piece)
+            if size > self._size:
+                break
+            yield base64.b64encode(piece)
+        if size != self._size:
+            raise MessageError(
+                f"attachments: {self._attachment.path} was changed while it was being"
+                " sent",
+                field="attachments",
+            )
 
 
 class Body:
@@ -19,14 +55,16 @@ class Body:
 
     __slots__ = ("_parts", "length")
 
-    def __init__(self, *parts: bytes) -> None:
+    def __init__(self, *parts: bytes | Base64) -> None:
         self._parts = parts
         self.length = sum(len(part) for part in parts)
 
     def pieces(self) -> Iterator[bytes]:
-        """Produce the body, :data:`PIECE` bytes at a time."""
+        """Produce the body, at most :data:`PIECE` bytes at a time."""
         for part in self._parts:
-            if len(part) <= PIECE:
+            if isinstance(part, Base64):
+                yield from part.pieces()
+            elif len(part) <= PIECE:
                 yield part
             else:
                 view = memoryview(part)
@@ -40,17 +78,28 @@ class Departure:
     An error of the network alone does not tell whether a mail may have left: a reset
     during the TLS handshake looks like one after the last byte. A body of which no
     piece has been taken surely has not left.
+
+    :ivar begun: Whether a piece has been taken.
+    :ivar error: Why the body could not be produced to its end. Postal, which was
+        promised more, takes no part of it.
     """
 
-    __slots__ = ("_pieces", "begun")
+    __slots__ = ("_pieces", "begun", "error")
 
     def __init__(self, body: Body) -> None:
         self._pieces = body.pieces()
         self.begun = False
+        self.error: MessageError | None = None
 
     def __iter__(self) -> Departure:
         return self
 
     def __next__(self) -> bytes:
         self.begun = True
-        return next(self._pieces)
+        try:
+            return next(self._pieces)
+        except MessageError as error:
+            # Raised from here it would carry the frames of urllib3, and the API key
+            # in them, in its traceback: it is kept until they are gone.
+            self.error = error.with_traceback(None)
+        raise OSError("the body could not be read")

@@ -17,7 +17,7 @@ from .body import Body
 
 if TYPE_CHECKING:
     from ..settings import Settings
-    from .transport import Answer, Transport
+    from .transport import Answer, Failure, Transport
 
 __all__ = ["Client"]
 
@@ -46,7 +46,7 @@ class Client:
         answer = self._connected().post(f"/api/v1/{endpoint}", self._headers, body)
         # The answer may hold the API key: it is looked at elsewhere, so that an error
         # raised here has no frame in its traceback that knows it.
-        outcome = _read_answer(answer, self._settings)
+        outcome = _Reader(self._settings, endpoint).read(answer)
         del answer
         if isinstance(outcome, SendError):
             raise outcome
@@ -79,7 +79,7 @@ class Client:
                 key = f"{settings.prefix}{name}"
                 raise ConfigurationError(
                     f"{key} is not set, so no mail can be sent; set it to your"
-                    " Postal's, or set POSTAL_SUPPRESS_SEND to send nothing",
+                    " Postal's, or try it with the sandbox: flask postal sandbox",
                     key=key,
                 )
         self._headers = {
@@ -106,33 +106,101 @@ class _Secret(str):
         return "'***'"
 
 
-def _read_answer(answer: Answer, settings: Settings) -> Any:
-    """Return the ``data`` of a success, or the error to raise."""
-    try:
-        content = json.loads(answer.body) if answer.body else None
-    except (ValueError, RecursionError):
-        content = None
-    content = content if isinstance(content, dict) else {}
-    status = content.get("status")
-    if answer.status != 200 or not isinstance(status, str):
-        return _not_postals(answer, settings)
-    data = content.get("data")
-    if status == "success":
-        return data
-    details = data if isinstance(data, dict) else {}
-    code = details.get("code") if status == "error" else status
-    # Only these two are read: Postal sends a wrong API key back beside them.
-    message = details.get("message")
-    code = code if isinstance(code, str) else None
-    said = message if isinstance(message, str) else _EXPLAINED.get(code or "")
-    text = f"Postal refused with {code or 'an error'}" + (f": {said}" if said else "")
-    if code in _CURES:
-        text = f"{text} ({_CURES[code].format(prefix=settings.prefix)})"
-    return APIError(
-        _without(settings.api_key, text),
-        code=_without(settings.api_key, code) if code else None,
-        http_status=answer.status,
-    )
+class _Reader:
+    """Makes sense of what came back from an endpoint."""
+
+    def __init__(self, settings: Settings, endpoint: str) -> None:
+        self._settings = settings
+        self._sends = endpoint.startswith("send/")
+
+    def read(self, answer: Answer | Failure) -> Any:
+        """Return the ``data`` of a success, or the error to raise."""
+        body = getattr(answer, "body", None)
+        if body is None:
+            return self._failure(answer)  # type: ignore[arg-type]
+        return self._answer(answer, body)  # type: ignore[arg-type]
+
+    def _failure(self, failure: Failure) -> TransportError:
+        maybe_sent = failure.begun and self._sends
+        text = f"{self._settings.api_url}: {failure.cause}"
+        if self._sends:
+            text += (
+                "; Postal may have taken the mail, look before sending it again"
+                if maybe_sent
+                else "; nothing was sent"
+            )
+        return TransportError(
+            _without(self._settings.api_key, text), maybe_sent=maybe_sent
+        )
+
+    def _answer(self, answer: Answer, body: bytes) -> Any:
+        try:
+            content = json.loads(body) if body else None
+        except (ValueError, RecursionError):
+            content = None
+        content = content if isinstance(content, dict) else {}
+        status = content.get("status")
+        if answer.status != 200 or not isinstance(status, str):
+            return self._not_postals(answer)
+        if status == "success":
+            return content.get("data")
+        data = content.get("data")
+        return self._refusal(answer, status, data if isinstance(data, dict) else {})
+
+    def _refusal(self, answer: Answer, status: str, data: dict[str, Any]) -> APIError:
+        # Only these two are read: Postal sends a wrong API key back beside them.
+        code = data.get("code") if status == "error" else status
+        message = data.get("message")
+        code = code if isinstance(code, str) else None
+        said = message if isinstance(message, str) else _EXPLAINED.get(code or "")
+        text = f"Postal refused with {code or 'an error'}"
+        if said:
+            text = f"{text}: {said}"
+        if code in _CURES:
+            text = f"{text} ({_CURES[code].format(prefix=self._settings.prefix)})"
+        key = self._settings.api_key
+        return APIError(
+            _without(key, text),
+            code=_without(key, code) if code else None,
+            http_status=answer.status,
+        )
+
+    def _not_postals(self, answer: Answer) -> SendError:
+        """Explain an answer that is not of Postal's API, or not whole."""
+        status, url = answer.status, self._settings.api_url
+        setting = f"{self._settings.prefix}API_URL"
+        if status == 200:
+            return TransportError(
+                f"{url} answered something that is not a whole answer of Postal's API"
+                + ("; Postal may have taken the mail" if self._sends else "")
+                + f". Does {setting} point to Postal?",
+                maybe_sent=self._sends,
+            )
+        if status == 403 and not answer.body:
+            text = f"Host not allowed by this Postal; set {setting} to its web hostname"
+        elif 300 <= status < 400:
+            text = (
+                f"{url} answered with a redirect (HTTP {status}), which is never"
+                f" followed; set {setting} to the address it leads to"
+            )
+        elif status == 404:
+            text = f"{url} has no Postal API (HTTP 404); check {setting}"
+        elif status == 413:
+            text = "the mail is too large for the proxy in front of Postal (HTTP 413)"
+        elif status == 500:
+            text = (
+                "Postal failed (HTTP 500). Some recipients may have been queued; a"
+                " mail of over about 11 MB does this on a database with the default"
+                " packet size"
+            )
+        else:
+            text = f"{url} answered HTTP {status} and not as Postal does"
+        return APIError(
+            text,
+            http_status=status,
+            retryable=status in _TEMPORARY,
+            maybe_sent=self._sends and status >= 500,
+        )
 
 
 _EXPLAINED = {
@@ -151,37 +219,6 @@ _CURES = {
         " {prefix}DEFAULT_SENDER"
     ),
 }
-
-
-def _not_postals(answer: Answer, settings: Settings) -> SendError:
-    """Explain an answer that is not of Postal's API, or not whole."""
-    status = answer.status
-    url_key = f"{settings.prefix}API_URL"
-    if status == 200:
-        return TransportError(
-            f"{settings.api_url} answered something that is not an answer of Postal's"
-            f" API; Postal may have taken the mail. Does {url_key} point to Postal?",
-            maybe_sent=True,
-        )
-    if status == 403 and not answer.body:
-        text = f"Host not allowed by this Postal; set {url_key} to its web hostname"
-    elif 300 <= status < 400:
-        text = (
-            f"{settings.api_url} answered with a redirect ({status}), which is never"
-            f" followed; set {url_key} to the address it leads to"
-        )
-    elif status == 404:
-        text = f"{settings.api_url} has no Postal API (HTTP 404); check {url_key}"
-    elif status == 413:
-        text = "the mail is too large for the proxy in front of Postal (HTTP 413)"
-    elif status == 500:
-        text = (
-            "Postal failed (HTTP 500); some recipients may have been queued. A mail of"
-            " over about 11 MB does this on a database with the default packet size"
-        )
-    else:
-        text = f"{settings.api_url} answered HTTP {status} and no answer of Postal"
-    return APIError(text, http_status=status, retryable=status in _TEMPORARY)
 
 
 def _without(secret: str | None, text: str) -> str:

@@ -2,43 +2,291 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import copy
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Self
 
 from ..address import Address, AddressesLike, AddressLike
 from ..errors import MessageError
+from ..text import is_text
+from .attachment import Attachment
+from .portable import evaluated, from_json, json_dict, to_json
 
-__all__ = ["Message"]
+__all__ = ["FIELDS", "Message"]
+
+#: The parameters of :class:`Message`, Flask-Mail's first and in its order.
+FIELDS = (
+    "subject",
+    "recipients",
+    "body",
+    "html",
+    "alts",
+    "sender",
+    "cc",
+    "bcc",
+    "attachments",
+    "reply_to",
+    "date",
+    "charset",
+    "extra_headers",
+    "mail_options",
+    "rcpt_options",
+    "message_id",
+    "tags",
+    "metadata",
+    "bounce",
+    "track_opens",
+    "track_clicks",
+    "send_at",
+    "template",
+    "context",
+    "esp_extra",
+)
 
 
 class Message:
     """One mail.
 
-    The names and their order are Flask-Mail's. Nothing is checked here and no app is
-    needed; :meth:`.Postal.send` refuses what Postal would lose or change.
+    The names up to ``rcpt_options`` and their order are Flask-Mail's. Nothing is
+    checked here, but for types that could mean two things, and no app is needed:
+    :meth:`.Postal.send` refuses what Postal would lose or change. A message can be
+    pickled, and :meth:`to_dict` makes JSON of it, so that it goes through any task
+    queue.
+
+    An address is ``"ana@example.com"``, ``"Ana <ana@example.com>"``,
+    ``("Ana", "ana@example.com")`` or an :class:`.Address`.
 
     :param subject: The subject.
-    :param recipients: One address or a list: ``"ana@example.com"``,
-        ``"Ana <ana@example.com>"`` or ``("Ana", "ana@example.com")``.
-    :param body: The plain text.
-    :param html: The HTML.
+    :param recipients: One address or a list.
+    :param body: The plain text. It is never rendered as a template.
+    :param html: The HTML. It is never rendered as a template.
+    :param alts: Other forms of the same content: media type, such as
+        ``"text/calendar; method=REQUEST"``, -> text.
     :param sender: The From address; :data:`POSTAL_DEFAULT_SENDER` if not given.
+    :param cc: One address or a list, shown to all.
+    :param bcc: One address or a list, shown to nobody.
+    :param attachments: :class:`.Attachment` objects or tuples of their parameters; see
+        :meth:`attach`, :meth:`attach_file` and :meth:`embed`.
+    :param reply_to: One address or a list.
+    :param date: The Date header: an aware datetime or seconds since 1970; now if not
+        given.
+    :param charset: ``None`` or ``"utf-8"``; Postal sends nothing else.
+    :param extra_headers: Header name -> value, or list of values. ``Sender`` becomes
+        Postal's ``sender``.
+    :param mail_options: Flask-Mail's; unsupported.
+    :param rcpt_options: Flask-Mail's; unsupported.
+    :param message_id: The Message-ID, with or without angle brackets; made by Postal
+        if not given.
+    :param tags: The tag, at most 255 characters. Postal keeps one.
+    :param metadata: Anymail's; unsupported.
+    :param bounce: ``True`` sends with a null envelope sender, as bounces are.
+    :param track_opens: ``False``, with ``track_clicks=False``, keeps Postal's tracking
+        away from this mail. Turning it on is a setting of the server.
+    :param track_clicks: See ``track_opens``.
+    :param send_at: Anymail's; unsupported.
+    :param template: The name of Jinja templates without their ending:
+        ``"email/welcome"`` renders ``email/welcome.txt``, ``.html`` and ``.subject``.
+    :param context: What the templates get.
+    :param esp_extra: A dict that is merged into the JSON sent to Postal, for features
+        that have no parameter here.
     """
 
     def __init__(
         self,
-        subject: str = "",
+        subject: str | None = "",
         recipients: AddressesLike | None = None,
         body: str | None = None,
         html: str | None = None,
-        *,
+        alts: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
         sender: AddressLike | None = None,
+        cc: AddressesLike | None = None,
+        bcc: AddressesLike | None = None,
+        attachments: Iterable[Attachment | tuple[Any, ...]] | None = None,
+        reply_to: AddressesLike | None = None,
+        date: datetime | float | None = None,
+        charset: str | None = None,
+        extra_headers: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+        mail_options: list[str] | None = None,
+        rcpt_options: list[str] | None = None,
+        *,
+        message_id: str | None = None,
+        tags: str | Iterable[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        bounce: bool | None = None,
+        track_opens: bool | None = None,
+        track_clicks: bool | None = None,
+        send_at: datetime | float | None = None,
+        template: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        esp_extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.subject = subject
         self.recipients = address_list(recipients, "recipients")
         self.body = body
         self.html = html
+        self.alts = _dict(alts, "alts")
         self.sender = sender
+        self.cc = address_list(cc, "cc")
+        self.bcc = address_list(bcc, "bcc")
+        self.attachments = _attachments(attachments, "attachments")
+        self.reply_to = address_list(reply_to, "reply_to")
+        self.date = date
+        self.charset = charset
+        self.extra_headers = _headers(extra_headers, "extra_headers")
+        self.mail_options = mail_options
+        self.rcpt_options = rcpt_options
+        self.message_id = message_id
+        self.tags = _tags(tags, "tags")
+        self.metadata = _dict(metadata, "metadata")
+        self.bounce = bounce
+        self.track_opens = track_opens
+        self.track_clicks = track_clicks
+        self.send_at = send_at
+        self.template = template
+        self.context = _dict(context, "context")
+        self.esp_extra = _dict(esp_extra, "esp_extra")
+
+    def add_recipient(self, recipient: AddressLike) -> None:
+        """Add one recipient."""
+        self.recipients.append(recipient)
+
+    def attach(
+        self,
+        filename: str | None = None,
+        content_type: str | None = None,
+        data: Any = None,
+        disposition: str = "attachment",
+    ) -> None:
+        """Attach data.
+
+        :param filename: The name that the recipient sees.
+        :param content_type: The media type; guessed from the name if not given.
+        :param data: Bytes, text (sent as UTF-8) or an open file, which is read at once.
+        :param disposition: ``"attachment"``, or ``"inline"`` to have it shown.
+        :raises MessageError: if the data is nothing of these.
+        """
+        self.attachments.append(Attachment(filename, content_type, data, disposition))
+
+    def attach_file(
+        self,
+        path: Any,
+        filename: str | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """Attach a file, which is read when the mail is sent.
+
+        :param path: The file.
+        :param filename: The name that the recipient sees; the file's own if not given.
+        :param content_type: The media type; guessed from the name if not given.
+        """
+        if filename is None:
+            filename = str(path).replace("\\", "/").rpartition("/")[2]
+        self.attachments.append(
+            Attachment(filename, content_type, path=path)  # its size is asked later
+        )
+
+    def embed(
+        self,
+        filename: str | None = None,
+        content_type: str | None = None,
+        data: Any = None,
+        cid: str | None = None,
+    ) -> str:
+        """Embed an image that the HTML shows.
+
+        ::
+
+            cid = message.embed("logo.png", "image/png", data)
+            message.html = f'<img src="cid:{cid}" alt="Acme">'
+
+        :returns: The content id, made up unless given.
+        """
+        cid = cid or f"{secrets.token_hex(12)}@flask-postal"
+        self.attachments.append(
+            Attachment(filename, content_type, data, "inline", content_id=cid)
+        )
+        return cid
+
+    def copy(self) -> Self:
+        """Return a copy that can be changed without changing this one."""
+        return copy.copy(self)
+
+    def resolved(self) -> Self:
+        """Return a copy in which lazy strings are evaluated and files are read.
+
+        :raises MessageError: if that is not possible.
+        """
+        resolved = self.copy()
+        for name in FIELDS:
+            if name not in ("attachments", "context"):
+                setattr(resolved, name, evaluated(getattr(self, name)))
+        resolved.attachments = [item.resolved() for item in resolved.attachments]
+        return resolved
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the message as a dict that JSON can carry.
+
+        Attachments are in base64, times in ISO 8601; what is unset is left out.
+
+        :raises MessageError: if the context of the template is not JSON;
+            :meth:`.Postal.render` renders it before.
+        """
+        message = self.resolved()
+        values = {name: getattr(message, name) for name in FIELDS}
+        return {
+            name: to_json(name, value)
+            for name, value in values.items()
+            if value is not None and value not in ([], {}, "")
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Make the message that :meth:`to_dict` was called on.
+
+        :raises MessageError: for a key that is no parameter.
+        """
+        if unknown := content.keys() - set(FIELDS):
+            raise MessageError(f"a message has no {', '.join(sorted(unknown))}")
+        return cls(**{name: from_json(name, value) for name, value in content.items()})
+
+    def __copy__(self) -> Self:
+        """Copy the lists and dicts too, and share what is in them.
+
+        :raises MessageError: if an attribute has been set to what can't be one.
+        """
+        other = self.__class__.__new__(self.__class__)
+        state = other.__dict__
+        state.update(self.__dict__)
+        for name, tidy in _CONTAINERS.items():
+            value = state[name]
+            if type(value) is list or type(value) is dict:
+                state[name] = value.copy()
+            else:  # somebody has assigned a single address, a tuple, None, ...
+                state[name] = tidy(value, name)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the resolved message: queues know neither our files nor our locale."""
+        state = self.resolved().__dict__
+        state["context"] = json_dict(self.context, "context")
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.subject!r} to {self.recipients!r}>"
 
 
 def address_list(value: Any, field: str) -> list[Any]:
@@ -46,16 +294,88 @@ def address_list(value: Any, field: str) -> list[Any]:
 
     :raises MessageError: for a tuple that may mean one address or two.
     """
+    if type(value) is list:
+        return value.copy()
     if value is None:
         return []
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-        if "@" in value[0]:
+    if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], tuple):
+        if isinstance(value[0], str) and "@" in value[0]:
             raise MessageError(
                 f"{field}: is {value!r} two addresses, or one with a name? Write a"
                 " list",
                 field=field,
             )
-        return [value]
-    if isinstance(value, (str, Address)) or not isinstance(value, Iterable):
+        if not isinstance(value[0], Address):
+            return [value]
+    if is_text(value) or isinstance(value, Address) or not isinstance(value, Iterable):
         return [value]
     return list(value)
+
+
+def _dict(value: Any, field: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    try:
+        return dict(value)
+    except (TypeError, ValueError):
+        raise MessageError(f"{field} must be a dict", field=field) from None
+
+
+def _headers(value: Any, field: str) -> dict[str, Any]:
+    """Make a dict of headers; a name that comes several times gets a list."""
+    if value is None or isinstance(value, Mapping):
+        return _dict(value, field)
+    headers: dict[str, Any] = {}
+    try:
+        for name, text in value:
+            headers.setdefault(name, []).append(text)
+    except (TypeError, ValueError):
+        raise MessageError(
+            f"{field} must be a dict or a list of pairs", field=field
+        ) from None
+    return {n: texts[0] if len(texts) == 1 else texts for n, texts in headers.items()}
+
+
+def _tags(value: Any, _field: str) -> list[Any]:
+    if value is None:
+        return []
+    if is_text(value) or not isinstance(value, Iterable):
+        return [value]
+    return list(value)
+
+
+def _attachments(value: Any, field: str) -> list[Attachment]:
+    if value is None:
+        return []
+    try:
+        items = list(value)
+    except TypeError:
+        items = [None]
+    attachments = []
+    for item in items:
+        if isinstance(item, tuple):
+            attachments.append(Attachment(*item))
+        elif isinstance(item, Attachment):
+            attachments.append(item)
+        else:
+            raise MessageError(
+                f"{field} must be a list of Attachment objects or of tuples"
+                " (filename, content_type, data)",
+                field=field,
+            )
+    return attachments
+
+
+_CONTAINERS: dict[str, Callable[[Any, str], Any]] = {
+    "recipients": address_list,
+    "alts": _dict,
+    "cc": address_list,
+    "bcc": address_list,
+    "attachments": _attachments,
+    "reply_to": address_list,
+    "extra_headers": _headers,
+    "tags": _tags,
+    "metadata": _dict,
+    "context": _dict,
+    "esp_extra": _dict,
+}

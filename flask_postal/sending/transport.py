@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,15 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util.timeout import Timeout
 
-from ..errors import ConfigurationError, TransportError
+from ..errors import ConfigurationError
 from .body import Body, Departure
 
-__all__ = ["Answer", "Transport"]
+__all__ = ["Answer", "Failure", "Transport"]
+
+_clock = time.monotonic
+_sleep = time.sleep
 
 #: Seconds after which an idle connection is not used again; Postal's web server
 #: closes its side after 20.
@@ -47,6 +50,29 @@ class Answer:
     location: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why no whole answer came, in words.
+
+    requests' errors carry the request with its API key: none may hang on to ours.
+
+    :param begun: Whether anything of the body has left.
+    :param again: Whether another attempt may do better.
+    """
+
+    cause: str
+    begun: bool
+    again: bool
+
+    @classmethod
+    def of(cls, error: BaseException, *, begun: bool) -> Failure:
+        """Put an error into words."""
+        root = _root(error)
+        # A certificate stays wrong, and trying again only delays the error.
+        again = not isinstance(root, ssl.SSLCertVerificationError)
+        return cls(f"{type(root).__name__}: {root}", begun, again)
+
+
 class Transport:
     """One pool of connections to the Postal at one URL.
 
@@ -66,12 +92,10 @@ class Transport:
         connect_retries: int,
         ca_bundle: str | None = None,
         key_prefix: str = "POSTAL_",
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._base_url = base_url
-        self._timeout = timeout
+        self._timeout = Timeout(connect=timeout[0], read=timeout[1])
         self._connect_retries = connect_retries
-        self._sleep = sleep
         # Proxies, and CA bundle, of the environment: read once, for looking them up
         # costs more than sending.
         environment = requests.Session().merge_environment_settings(
@@ -85,30 +109,22 @@ class Transport:
             context = _tls_context(trusted, f"{key_prefix}CA_BUNDLE")
         self._adapter = _Adapter(context)
 
-    def post(self, path: str, headers: dict[str, str], body: Body) -> Answer:
+    def post(self, path: str, headers: dict[str, str], body: Body) -> Answer | Failure:
         """POST a body, once; again only while surely nothing of it has left.
 
-        :raises TransportError: if no whole answer came back.
+        :raises MessageError: if the body can't be produced.
         """
         attempt = 0
         while True:
             departure = Departure(body)
             outcome = self._attempt(path, headers, body.length, departure)
+            if departure.error is not None:
+                raise departure.error
             if isinstance(outcome, Answer):
                 return outcome
             if departure.begun or not outcome.again or attempt >= self._connect_retries:
-                # Raised here, outside of any except block: requests' errors carry the
-                # request with its API key, and none may hang on to ours.
-                raise TransportError(
-                    f"{self._base_url}: {outcome.cause};"
-                    + (
-                        " Postal may have taken the mail: look before sending it again"
-                        if departure.begun
-                        else " nothing was sent"
-                    ),
-                    maybe_sent=departure.begun,
-                )
-            self._sleep(0.2 * 2**attempt)
+                return outcome
+            _sleep(0.2 * 2**attempt)
             attempt += 1
 
     def close(self) -> None:
@@ -117,7 +133,7 @@ class Transport:
 
     def _attempt(
         self, path: str, headers: dict[str, str], length: int, departure: Departure
-    ) -> Answer | _Failure:
+    ) -> Answer | Failure:
         request = requests.PreparedRequest()
         request.method = "POST"
         request.url = self._base_url + path
@@ -126,26 +142,13 @@ class Transport:
         request.body = departure
         try:
             response = self._adapter.send(
-                request, timeout=self._timeout, proxies=self._proxies
+                request,
+                timeout=self._timeout,  # type: ignore[arg-type]  # as its docs allow
+                proxies=self._proxies,
             )
             return _read(response)
         except (requests.RequestException, HTTPError, OSError) as error:
-            return _Failure.of(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why no answer came, without the objects that know the API key."""
-
-    cause: str
-    again: bool
-
-    @classmethod
-    def of(cls, error: BaseException) -> _Failure:
-        root = _root(error)
-        # A certificate stays wrong, and trying again only delays the error.
-        again = not isinstance(root, ssl.SSLCertVerificationError)
-        return cls(f"{type(root).__name__}: {root}", again)
+            return Failure.of(error, begun=departure.begun)
 
 
 class _Adapter(HTTPAdapter):
@@ -176,9 +179,9 @@ class _Adapter(HTTPAdapter):
                     proxy = f"http://{proxy}"
                 manager = self.proxy_manager_for(proxy, **self._tls)
             pool = manager.connection_from_url(request.url)
-            if not issubclass(pool.ConnectionCls, _Rested):
+            if not issubclass(pool.ConnectionCls, _Kept):
                 pool.ConnectionCls = type(
-                    "KeptConnection", (_Rested, pool.ConnectionCls), {}
+                    "KeptConnection", (_Kept, pool.ConnectionCls), {}
                 )
             self._pools[request.url] = pool
         return pool
@@ -197,23 +200,41 @@ class _Adapter(HTTPAdapter):
         return resp
 
 
-class _Rested:
-    """A connection that counts as closed when it has been idle for too long.
+class _Kept:
+    """A connection that is fit for being kept.
 
-    A server that closes an idle connection just as we write to it would leave us in
-    doubt about a mail.
+    It counts as closed when it has been idle for too long: a server that closes it just
+    as we write would leave us in doubt about a mail. And it sends the head of a request
+    together with the first piece of its body, in one packet.
     """
 
     _last_used = 0.0
+    _ends_head = False
+    _head = b""
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        self._ends_head = True
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        if self._ends_head:
+            self._ends_head = False
+            if self.sock is None:  # type: ignore[attr-defined]
+                # Now, before the body is begun: an error is no reason for doubt yet.
+                self.connect()  # type: ignore[attr-defined]
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        super().send(head + data if head else data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]
-        self._last_used = time.monotonic()
+        self._last_used = _clock()
         return response
 
     @property
     def is_connected(self) -> bool:
-        if time.monotonic() - self._last_used > MAX_IDLE:
+        if _clock() - self._last_used > MAX_IDLE:
             return False
         return bool(super().is_connected)  # type: ignore[misc]
 
@@ -227,6 +248,8 @@ def _read(response: Any) -> Answer:
             size += len(piece)
             if size > MAX_ANSWER:
                 raise OSError(f"the answer is larger than {MAX_ANSWER} bytes")
+            if response.length_remaining == 0:
+                break
     except BaseException:
         response.close()
         raise

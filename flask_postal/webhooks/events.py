@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ..outcome import EventType, HoldReason, RejectReason
 from .inbound_message import InboundMessage
 
-__all__ = ["InboundEvent", "TrackingEvent", "utc_time"]
+__all__ = ["InboundEvent", "TrackingEvent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +83,3 @@ class InboundEvent:
     message: InboundMessage
     id: int | None = None
     format: str = "raw-json"
-
-
-def utc_time(seconds: Any) -> datetime | None:
-    """Turn Postal's float of seconds into an aware datetime; ``None`` if it is none."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        return None
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, OSError, ValueError):
-        return None

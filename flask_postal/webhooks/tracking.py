@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from ..errors import PayloadError
-from ..outcome import EventType, Outcome
-from .events import TrackingEvent, utc_time
+from ..outcome import EventType, Outcome, redact_all
+from ..values import as_dict, as_int, as_str, utc_time
+from .events import TrackingEvent
 
 __all__ = ["parse_tracking"]
-
-_NO_FIELDS: Mapping[str, Any] = {}
 
 #: Events that carry no status; what they mean is in their names.
 _NAMED = {
@@ -43,24 +40,26 @@ def parse_tracking(body: bytes) -> TrackingEvent:
     if not isinstance(content, dict) or not isinstance(content.get("event"), str):
         raise PayloadError("the body is no event of Postal's")
     name = content["event"]
-    payload = _dict(content.get("payload"))
-    message = _dict(payload.get("message") or payload.get("original_message"))
+    payload = as_dict(content.get("payload"))
+    message = as_dict(payload.get("message") or payload.get("original_message"))
     outcome = Outcome.read(
-        _STATUSES.get(name), _str(payload.get("details")), _str(payload.get("output"))
+        _STATUSES.get(name),
+        as_str(payload.get("details")),
+        as_str(payload.get("output")),
     )
     created_at = utc_time(content.get("timestamp"))
-    tag = _str(message.get("tag"))
+    tag = as_str(message.get("tag"))
     return TrackingEvent(
         event_type=_NAMED.get(name, outcome.event_type),
-        event_id=_str(content.get("uuid")),
+        event_id=as_str(content.get("uuid")),
         created_at=created_at,
         timestamp=utc_time(payload.get("timestamp")) or created_at,
-        id=_int(message.get("id")),
-        token=_str(message.get("token")),
-        message_id=_str(message.get("message_id")),
-        recipient=_str(message.get("to")),
-        sender=_str(message.get("from")),
-        subject=_str(message.get("subject")),
+        id=as_int(message.get("id")),
+        token=as_str(message.get("token")),
+        message_id=as_str(message.get("message_id")),
+        recipient=as_str(message.get("to")),
+        sender=as_str(message.get("from")),
+        subject=as_str(message.get("subject")),
         tags=[tag] if tag else [],
         reject_reason=outcome.reject_reason,
         hold_reason=outcome.hold_reason,
@@ -68,21 +67,9 @@ def parse_tracking(body: bytes) -> TrackingEvent:
         enhanced_status=outcome.enhanced_status,
         description=outcome.description,
         mta_response=outcome.mta_response,
-        click_url=_str(payload.get("url")),
-        user_agent=_str(payload.get("user_agent")),
-        ip_address=_str(payload.get("ip_address")),
-        bounce=_dict(payload.get("bounce")) or None,
-        esp_event=content,
+        click_url=as_str(payload.get("url")),
+        user_agent=as_str(payload.get("user_agent")),
+        ip_address=as_str(payload.get("ip_address")),
+        bounce=as_dict(payload.get("bounce")) or None,
+        esp_event=redact_all(content),
     )
-
-
-def _dict(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else _NO_FIELDS
-
-
-def _str(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

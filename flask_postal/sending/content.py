@@ -1,0 +1,307 @@
+"""Reads and checks a message, before anything is written or sent.
+
+:func:`read_content` also finds out whether Postal's ``send/message`` can say what is
+wanted. Nothing of what that endpoint would refuse or change is left to it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ..address import Address, parse_address
+from ..errors import MessageError
+from ..settings import Settings
+from ..text import header_text, plain_text
+from .attachment import Attachment
+from .headers import check_headers
+from .message import Message
+
+__all__ = ["Content", "read_content"]
+
+#: How many addresses Postal takes in each of to, cc and bcc of send/message.
+MAX_ADDRESSES = 50
+#: Postal answers HTTP 500 to a longer tag.
+MAX_TAG = 255
+
+_MESSAGE_ID = re.compile(r"[^\s<>@]+@[^\s<>@]+", re.ASCII)
+_MEDIA_TYPE = re.compile(
+    r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;\s*[!-~ ]+)?", re.ASCII
+)
+# What has a structure of its own; a whole mail may be attached.
+_UNATTACHABLE = re.compile(r"multipart/|message/(?!rfc822\b)", re.IGNORECASE)
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}", re.ASCII)
+
+
+@dataclass(slots=True)
+class Content:
+    """A message, checked: what :mod:`.mime` and send/message write down.
+
+    :param recipients: The envelope recipients, each mailbox once, by the address as
+        the caller first wrote it.
+    :param aliases: Every spelling the caller used -> that address.
+    :param why_raw: Why send/message can't say it; ``None`` if it can.
+    """
+
+    sender: Address
+    to: list[Address] = field(default_factory=list)
+    cc: list[Address] = field(default_factory=list)
+    bcc: list[Address] = field(default_factory=list)
+    reply_to: list[Address] = field(default_factory=list)
+    subject: str = ""
+    text: str | None = None
+    html: str | None = None
+    alternatives: list[tuple[str, str]] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    header_sender: Address | None = None
+    date: datetime | None = None
+    message_id: str | None = None
+    tag: str | None = None
+    tracked: bool = True
+    bounce: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    recipients: dict[str, Address] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    why_raw: str | None = None
+
+
+def read_content(message: Message, settings: Settings) -> Content:
+    """Read a message.
+
+    :raises MessageError: if Postal would refuse, lose or change it.
+    """
+    content = Content(_sender(message, settings))
+    _read_recipients(message, content)
+    _read_text(message, content)
+    _read_headers(message, content)
+    _read_attachments(message, content)
+    if not (content.text or content.html or content.alternatives) and not (
+        content.attachments
+    ):
+        raise MessageError(
+            "no content; pass body=, html= or template=, or attach something",
+            field="body",
+        )
+    if settings.redirect_to is not None:
+        _redirect(content, settings.redirect_to)
+    for name in ("to", "cc", "bcc"):
+        if len(getattr(content, name)) > MAX_ADDRESSES:
+            content.why_raw = f"more than {MAX_ADDRESSES} addresses in {name}"
+    return content
+
+
+def _sender(message: Message, settings: Settings) -> Address:
+    if message.sender:
+        return parse_address(message.sender, "sender")[0]
+    if settings.default_sender is None:
+        raise MessageError(
+            f"no sender; pass sender= or set {settings.prefix}DEFAULT_SENDER",
+            field="sender",
+        )
+    return settings.default_sender
+
+
+def _read_recipients(message: Message, content: Content) -> None:
+    """Fill to, cc, bcc and reply-to, each mailbox once."""
+    keys: dict[tuple[str, str], str] = {}
+    for name in ("recipients", "cc", "bcc"):
+        place = content.to if name == "recipients" else getattr(content, name)
+        for item in getattr(message, name):
+            address, written = parse_address(item, name)
+            key = keys.get(address.key)
+            if key is None:
+                key = keys[address.key] = written
+                content.recipients[key] = address
+                place.append(address)
+            content.aliases[written] = content.aliases[address.addr_spec] = key
+            if isinstance(item, str):
+                content.aliases[item] = key
+    if not content.recipients:
+        raise MessageError("no recipients; pass recipients=", field="recipients")
+    content.reply_to = [parse_address(item, "reply_to")[0] for item in message.reply_to]
+
+
+def _redirect(content: Content, address: Address) -> None:
+    """Send to this address alone; note the others in X-Original-To."""
+    originals = ", ".join(a.addr_spec for a in content.recipients.values())
+    content.headers["X-Original-To"] = [originals]
+    content.to, content.cc, content.bcc = [address], [], []
+    content.recipients = {address.addr_spec: address}
+    content.aliases = dict.fromkeys(content.aliases, address.addr_spec)
+
+
+def _read_text(message: Message, content: Content) -> None:
+    content.subject = header_text(
+        "" if message.subject is None else message.subject, "subject"
+    )
+    content.text = _text(message.body, "body")
+    content.html = _text(message.html, "html")
+    for name, value in message.alts.items():
+        media_type = header_text(name, "alts", "a media type")
+        if "/" not in media_type:
+            media_type = f"text/{media_type}"  # as Flask-Mail has it
+        if not _MEDIA_TYPE.fullmatch(media_type):
+            raise MessageError(f"alts: {name!r} is no media type", field="alts")
+        if (text := _text(value, "alts")) is None:
+            continue
+        if media_type == "text/html" and content.html is None:
+            content.html = text
+        else:
+            content.alternatives.append((media_type, text))
+            content.why_raw = f"an alternative of type {media_type}"
+    if content.text is None and content.html is None:
+        content.why_raw = "no text and no HTML"
+
+
+def _text(value: Any, name: str) -> str | None:
+    """Return a text, or ``None`` for a blank one, which Postal takes for none."""
+    if value is None:
+        return None
+    text = plain_text(value, name)
+    return text if text.strip() else None
+
+
+def _read_headers(message: Message, content: Content) -> None:
+    headers, sender = check_headers(message.extra_headers)
+    if sender is not None:
+        content.header_sender = parse_address(sender, "extra_headers")[0]
+    for name, values in headers.items():
+        content.headers[name] = values
+        if len(values) > 1:
+            content.why_raw = f"several values of {name}"
+    if message.date is not None:
+        content.date = _date(message.date)
+        content.headers.pop("Date", None)
+    if message.message_id is not None:
+        content.message_id = _message_id(message.message_id)
+        content.why_raw = "a Message-ID of its own"
+    if message.tags:
+        content.tag = _tag(message.tags[0])
+    if message.track_opens is False and message.track_clicks is False:
+        content.tracked = False
+        content.why_raw = "tracking is off"
+    for name in ("bounce", "track_opens", "track_clicks"):
+        # The string "false" is true to Postal.
+        if not isinstance(getattr(message, name), bool | None):
+            raise MessageError(f"{name} must be True, False or None", field=name)
+    content.bounce = bool(message.bounce)
+    content.extra = message.esp_extra
+
+
+def _date(value: Any) -> datetime:
+    if isinstance(value, datetime) and value.utcoffset() is not None:
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            if math.isfinite(value):
+                return datetime.fromtimestamp(value, UTC)
+        except (OverflowError, OSError, ValueError):
+            pass
+    raise MessageError(
+        "date must be an aware datetime, such as datetime.now(UTC), or seconds since"
+        f" 1970; not {value!r}",
+        field="date",
+    )
+
+
+def _message_id(value: Any) -> str:
+    text = header_text(value, "message_id").strip()
+    if text.startswith("<") and text.endswith(">"):
+        text = text[1:-1]
+    if not (_MESSAGE_ID.fullmatch(text) and text.isascii() and len(text) <= 250):
+        raise MessageError(
+            "message_id must look like unique@your.domain, in ASCII, without blanks and"
+            " of at most 250 characters",
+            field="message_id",
+        )
+    return text
+
+
+def _tag(value: Any) -> str | None:
+    tag = header_text(value, "tags", "a tag").strip()
+    if len(tag) > MAX_TAG:
+        raise MessageError(
+            f"tags: a tag of {len(tag)} characters is too long; Postal takes {MAX_TAG}",
+            field="tags",
+        )
+    return tag or None
+
+
+def _read_attachments(message: Message, content: Content) -> None:
+    for index, attachment in enumerate(message.attachments):
+        if not isinstance(attachment, Attachment):
+            raise MessageError(
+                f"attachments: {attachment!r} is no Attachment; use attach()",
+                field="attachments",
+            )
+        media_type = header_text(
+            attachment.content_type, "attachments", "a content type"
+        )
+        if not _MEDIA_TYPE.fullmatch(media_type):
+            raise MessageError(
+                f"attachments: {media_type!r} of attachment {index} is no media type",
+                field="attachments",
+            )
+        if _UNATTACHABLE.match(media_type):
+            raise MessageError(
+                f"attachments: a part of type {media_type} can't be attached as it is;"
+                " attach it as application/octet-stream",
+                field="attachments",
+            )
+        if attachment.disposition not in ("attachment", "inline"):
+            raise MessageError(
+                "attachments: a disposition is 'attachment' or 'inline', not"
+                f" {attachment.disposition!r}",
+                field="attachments",
+            )
+        if attachment.content_id is not None and not _CONTENT_ID.fullmatch(
+            header_text(attachment.content_id, "attachments", "a content id")
+        ):
+            raise MessageError(
+                f"attachments: {attachment.content_id!r} is no content id: ASCII"
+                " without blanks and angle brackets",
+                field="attachments",
+            )
+        if attachment.filename is not None:
+            name = header_text(attachment.filename, "attachments", "a file name")
+            if len(name) > 255:
+                raise MessageError(
+                    f"attachments: a file name of {len(name)} characters is too long;"
+                    " no file system takes more than 255",
+                    field="attachments",
+                )
+        content.attachments.append(attachment)
+        if content.why_raw is None:
+            content.why_raw = _attachment_needs_raw(attachment, media_type.lower())
+
+
+def _attachment_needs_raw(attachment: Attachment, media_type: str) -> str | None:
+    """Tell why send/message would refuse or change an attachment."""
+    name = attachment.filename
+    if attachment.content_id is not None or attachment.disposition != "attachment":
+        return "an inline attachment"
+    if not name or not str(name).strip():
+        return "an attachment without a name"
+    name = str(name)
+    if not name.isascii() or '"' in name or not name.isprintable() or "\\" in name:
+        return "an attachment's name that Postal can't write"
+    if media_type.startswith(("text/", "message/")):
+        return f"an attachment of type {media_type}"
+    ascii_only = blank = True
+    breaks = False
+    for piece in attachment.pieces():
+        blank = blank and not piece.strip()
+        breaks = breaks or b"\n" in piece or b"\r" in piece
+        ascii_only = ascii_only and piece.isascii()
+        if not ascii_only and not blank:
+            return None
+    if blank:
+        return "an empty attachment"
+    if ascii_only and breaks:
+        return "an ASCII attachment with line breaks, which Postal would rewrite"
+    return None

@@ -1,0 +1,126 @@
+"""A message as JSON, for task queues and stores."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ..address import Address
+from ..errors import MessageError
+from ..text import is_text, plain_text
+from .attachment import Attachment
+
+__all__ = ["evaluated", "from_json", "json_dict", "to_json"]
+
+_ADDRESSES = frozenset({"recipients", "cc", "bcc", "reply_to", "sender"})
+_DICTS = frozenset({"alts", "extra_headers", "metadata", "context", "esp_extra"})
+_TIMES = frozenset({"date", "send_at"})
+
+
+def evaluated(value: Any) -> Any:
+    """Turn lazy strings into strings, wherever they are."""
+    if value is None or type(value) in (str, bytes, bool, int, float):
+        return value
+    if is_text(value):
+        return plain_text(value, "message")
+    if isinstance(value, tuple):
+        return tuple(evaluated(item) for item in value)
+    if isinstance(value, list):
+        return [evaluated(item) for item in value]
+    if isinstance(value, Mapping):
+        return {evaluated(key): evaluated(item) for key, item in value.items()}
+    return value
+
+
+def to_json(name: str, value: Any) -> Any:
+    """Turn the value of a field, evaluated, into what JSON can carry.
+
+    :raises MessageError: if it can't.
+    """
+    if name == "attachments":
+        return [_attachment_to_json(attachment) for attachment in value]
+    if name in _ADDRESSES:
+        return _address_to_json(value)
+    if name in _TIMES and isinstance(value, datetime):
+        return value.isoformat()
+    return json_dict(value, name) if name in _DICTS else value
+
+
+def from_json(name: str, value: Any) -> Any:
+    """Undo :func:`to_json`."""
+    if name == "attachments":
+        return [
+            Attachment(**{**item, "data": base64.b64decode(item["data"])})
+            for item in value
+        ]
+    if name == "sender":
+        return _address_from_json(value)
+    if name in _ADDRESSES:
+        return [_address_from_json(item) for item in value]
+    if name in _TIMES and isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return value
+
+
+def json_dict(value: dict[str, Any], field: str) -> dict[str, Any]:
+    """Return a dict with lazy strings evaluated, if JSON can carry it unchanged.
+
+    :raises MessageError: if it can't.
+    """
+    cure = (
+        "render the message before, with postal.render(message)"
+        if field == "context"
+        else "use strings, numbers, lists and dicts"
+    )
+    try:
+        content = _json_value(value)
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = f"{field} can't be written as JSON ({error}); {cure}"
+    else:
+        return dict(content)
+    raise MessageError(problem, field=field)
+
+
+def _json_value(value: Any) -> Any:
+    """Evaluate lazy strings; refuse what JSON would silently change."""
+    if hasattr(value, "__html__"):
+        # A plain string in its place would be escaped where this one is not.
+        raise TypeError(f"{type(value).__name__} is markup")
+    if is_text(value):
+        return plain_text(value, "context")
+    if isinstance(value, Mapping):
+        if not all(is_text(key) for key in value):
+            raise TypeError("a key is no string")
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    return value
+
+
+def _address_to_json(value: Any) -> Any:
+    if isinstance(value, Address):
+        return {"addr_spec": value.addr_spec, "display_name": value.display_name}
+    if isinstance(value, (list, tuple)):
+        return [_address_to_json(item) for item in value]
+    return value
+
+
+def _address_from_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Address(**value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _attachment_to_json(attachment: Attachment) -> dict[str, Any]:
+    content = {
+        "filename": attachment.filename,
+        "content_type": attachment.content_type,
+        "data": base64.b64encode(attachment.data).decode("ascii"),
+        "disposition": attachment.disposition,
+        "content_id": attachment.content_id,
+    }
+    return {name: value for name, value in content.items() if value is not None}

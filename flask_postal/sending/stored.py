@@ -1,0 +1,337 @@
+"""Mails that Postal has stored: what it knows of one, and what it tried."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import MessageError, TransportError
+from ..outcome import EventType, HoldReason, Outcome, RejectReason, redact_all
+from ..values import as_bool, as_dict, as_int, as_str, utc_time
+
+__all__ = [
+    "EXPANSIONS",
+    "Activity",
+    "Delivery",
+    "MessageDetails",
+    "StoredAttachment",
+    "expansions",
+    "mail_number",
+    "read_deliveries",
+    "read_details",
+]
+
+#: What Postal's ``_expansions`` takes.
+EXPANSIONS = (
+    "status",
+    "details",
+    "inspection",
+    "plain_body",
+    "html_body",
+    "attachments",
+    "headers",
+    "raw_message",
+    "activity_entries",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One attempt to deliver a mail.
+
+    :param status: Postal's word: Sent, SoftFail, HardFail, Held, Bounced, ...
+    :param event_type: The same in the terms of events; ``reject_reason`` to
+        ``mta_response`` are as in :class:`.TrackingEvent`.
+    :param sent_with_ssl: Whether the other server was spoken to over TLS.
+    :param log_id: Where to find the attempt in Postal's log.
+    :param time: Seconds it took.
+    :param timestamp: When it was made, aware, in UTC.
+    :param data: Postal's dict as it came, passwords in URLs aside.
+    """
+
+    id: int | None = None
+    status: str | None = None
+    event_type: EventType = EventType.UNKNOWN
+    reject_reason: RejectReason | None = None
+    hold_reason: HoldReason | None = None
+    smtp_code: int | None = None
+    enhanced_status: str | None = None
+    description: str | None = None
+    mta_response: str | None = None
+    sent_with_ssl: bool | None = None
+    log_id: str | None = None
+    time: float | None = None
+    timestamp: datetime | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAttachment:
+    """A file of a stored mail.
+
+    :param content: Its bytes.
+    :param size: Their number, as Postal tells it.
+    :param hash: Postal's SHA-1 of them, in hex.
+    """
+
+    filename: str | None = None
+    content_type: str | None = None
+    content: bytes = field(default=b"", repr=False)
+    size: int | None = None
+    hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """Somebody opened a mail, or clicked a link in it.
+
+    :param event_type: ``"opened"`` or ``"clicked"``.
+    :param timestamp: When, aware, in UTC.
+    :param click_url: The link; ``None`` for an open.
+    """
+
+    event_type: EventType
+    timestamp: datetime | None = None
+    click_url: str | None = None
+    ip_address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDetails:
+    """A mail that Postal has stored.
+
+    What was not asked for (``expand=``), or is no longer kept, is ``None``. By default
+    Postal keeps contents for 30 days and all else for 60.
+
+    :param status: Postal's word: Pending, Sent, SoftFail, HardFail, Held, Bounced, ...
+    :param event_type: The same in the terms of events.
+    :param held: Whether Postal holds it back until somebody releases it.
+    :param size: Bytes of the raw mail.
+    :param bounce: Whether the mail is itself a bounce.
+    :param bounce_for_id: The id of the mail that this one is a bounce of.
+    :param raw: The raw mail.
+    :param headers: Lower-case name -> values.
+    :param data: Postal's dict as it came, passwords in URLs aside.
+    """
+
+    id: int | None = None
+    token: str | None = None
+    status: str | None = None
+    event_type: EventType | None = None
+    held: bool | None = None
+    hold_expiry: datetime | None = None
+    last_delivery_attempt: datetime | None = None
+    recipient: str | None = None
+    sender: str | None = None
+    subject: str | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    direction: str | None = None
+    size: int | None = None
+    bounce: bool | None = None
+    bounce_for_id: int | None = None
+    tags: list[str] = field(default_factory=list)
+    received_with_ssl: bool | None = None
+    inspected: bool | None = None
+    spam_detected: bool | None = None
+    spam_score: float | None = None
+    threat_detected: bool | None = None
+    threat_details: str | None = None
+    text: str | None = field(default=None, repr=False)
+    html: str | None = field(default=None, repr=False)
+    attachments: list[StoredAttachment] | None = None
+    headers: Mapping[str, list[str]] | None = field(default=None, repr=False)
+    raw: bytes | None = field(default=None, repr=False)
+    activity: list[Activity] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def mail_number(value: Any) -> int:
+    """Check an id: Postal answers HTTP 500 to anything but an integer.
+
+    :raises MessageError: if it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise MessageError(
+            f"id must be an int, as in result.recipients[...].id or event.id; not"
+            f" {value!r}",
+            field="id",
+        )
+    return value
+
+
+def expansions(expand: Any) -> bool | list[str]:
+    """Check what is to be told: ``True`` for all, or names of :data:`EXPANSIONS`.
+
+    :raises MessageError: for an unknown name.
+    """
+    if isinstance(expand, bool):
+        return expand
+    names = [expand] if isinstance(expand, str) else list(expand or ())
+    if unknown := [name for name in names if name not in EXPANSIONS]:
+        raise MessageError(
+            f"expand: Postal has no {unknown[0]!r}; it has {', '.join(EXPANSIONS)}",
+            field="expand",
+        )
+    return names
+
+
+def read_deliveries(data: Any) -> list[Delivery]:
+    """Read what messages/deliveries answered.
+
+    :raises TransportError: if it is no list.
+    """
+    if not isinstance(data, list):
+        raise TransportError("Postal answered success without a list of deliveries")
+    return [_delivery(as_dict(item)) for item in data]
+
+
+def _delivery(data: Mapping[str, Any]) -> Delivery:
+    status = as_str(data.get("status"))
+    outcome = Outcome.read(
+        status, as_str(data.get("details")), as_str(data.get("output"))
+    )
+    return Delivery(
+        id=as_int(data.get("id")),
+        status=status,
+        event_type=outcome.event_type,
+        reject_reason=outcome.reject_reason,
+        hold_reason=outcome.hold_reason,
+        smtp_code=outcome.smtp_code,
+        enhanced_status=outcome.enhanced_status,
+        description=outcome.description,
+        mta_response=outcome.mta_response,
+        sent_with_ssl=as_bool(data.get("sent_with_ssl")),
+        log_id=as_str(data.get("log_id")),
+        time=_float(data.get("time")),
+        timestamp=utc_time(data.get("timestamp")),
+        data=redact_all(data),
+    )
+
+
+def read_details(data: Any) -> MessageDetails:
+    """Read what messages/message answered.
+
+    :raises TransportError: if it is no dict.
+    """
+    if not isinstance(data, dict):
+        raise TransportError("Postal answered success without a message")
+    status, details, inspection = (
+        as_dict(data.get(name)) for name in ("status", "details", "inspection")
+    )
+    word = as_str(status.get("status"))
+    tag = as_str(details.get("tag"))
+    return MessageDetails(
+        id=as_int(data.get("id")),
+        token=as_str(data.get("token")),
+        status=word,
+        event_type=Outcome.read(word, None, None).event_type if word else None,
+        held=as_bool(status.get("held")),
+        hold_expiry=utc_time(status.get("hold_expiry")),
+        last_delivery_attempt=utc_time(status.get("last_delivery_attempt")),
+        recipient=as_str(details.get("rcpt_to")),
+        sender=as_str(details.get("mail_from")),
+        subject=as_str(details.get("subject")),
+        message_id=as_str(details.get("message_id")),
+        timestamp=utc_time(details.get("timestamp")),
+        direction=as_str(details.get("direction")),
+        size=_size(details.get("size")),
+        bounce=as_bool(details.get("bounce")),
+        bounce_for_id=as_int(details.get("bounce_for_id")) or None,
+        tags=[tag] if tag else [],
+        received_with_ssl=as_bool(details.get("received_with_ssl")),
+        inspected=as_bool(inspection.get("inspected")),
+        spam_detected=as_bool(inspection.get("spam")),
+        spam_score=_float(inspection.get("spam_score")),
+        threat_detected=as_bool(inspection.get("threat")),
+        threat_details=as_str(inspection.get("threat_details")),
+        text=as_str(data.get("plain_body")),
+        html=as_str(data.get("html_body")),
+        attachments=_attachments(data.get("attachments")),
+        headers=_headers(data.get("headers")),
+        raw=_bytes(data.get("raw_message")),
+        activity=_activity(data.get("activity_entries")),
+        data=redact_all(data),
+    )
+
+
+def _attachments(value: Any) -> list[StoredAttachment] | None:
+    if not isinstance(value, list):
+        return None
+    return [
+        StoredAttachment(
+            filename=as_str(item.get("filename")),
+            content_type=as_str(item.get("content_type")),
+            content=_bytes(item.get("data")) or b"",
+            size=_size(item.get("size")),
+            hash=as_str(item.get("hash")),
+        )
+        for item in map(as_dict, value)
+    ]
+
+
+def _headers(value: Any) -> dict[str, list[str]] | None:
+    if not isinstance(value, dict):
+        return None
+    return {
+        name: [str(text) for text in (texts if isinstance(texts, list) else [texts])]
+        for name, texts in value.items()
+    }
+
+
+def _activity(value: Any) -> list[Activity] | None:
+    if not isinstance(value, dict):
+        return None
+    entries = [
+        Activity(
+            event_type=event_type,
+            timestamp=_iso_time(item.get("timestamp")),
+            click_url=as_str(item.get("url")),
+            ip_address=as_str(item.get("ip_address")),
+            user_agent=as_str(item.get("user_agent")),
+        )
+        for name, event_type in (
+            ("loads", EventType.OPENED),
+            ("clicks", EventType.CLICKED),
+        )
+        for item in map(as_dict, value.get(name) or [])
+    ]
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(entries, key=lambda entry: entry.timestamp or never)
+
+
+def _iso_time(value: Any) -> datetime | None:
+    """Read the one kind of time that Postal writes in ISO 8601."""
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _bytes(value: Any) -> bytes | None:
+    """Decode base64, which Postal breaks into lines of 60 characters."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return base64.b64decode(value)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _size(value: Any) -> int | None:
+    """Read a size, which Postal writes as a string in some places."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value) if len(value) < 19 else None
+    return as_int(value)
+
+
+def _float(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value)

@@ -1,0 +1,3 @@
+"""Apps that the tests serve in processes of their own."""
+
+from __future__ import annotations

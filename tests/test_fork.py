@@ -1,0 +1,86 @@
+"""Under gunicorn --preload the workers inherit the master's open connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from .servers import Loopback, loopback
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def gunicorn(app: str, *arguments: str, **environment: str) -> Iterator[str]:
+    """Serve an app with gunicorn for the length of a block."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", *arguments, app],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        output, _ = process.communicate(timeout=20)
+    assert "Traceback" not in output, output
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    with loopback() as running:
+        yield running
+
+
+def test_workers_leave_the_masters_connection_alone(server: Loopback) -> None:
+    with gunicorn(
+        "tests.apps.preloaded:app",
+        "--preload",
+        "--workers=2",
+        "--threads=2",
+        FLASK_POSTAL_API_URL=server.url,
+        FLASK_POSTAL_API_KEY="k",
+    ) as url:
+        pids = set()
+        for turn in range(20):
+            names = [f"u{turn}-{n}@example.com" for n in range(6)]
+            with ThreadPoolExecutor(6) as pool:
+                answers = list(
+                    pool.map(
+                        lambda name: requests.get(f"{url}/{name}", timeout=10).json(),
+                        names,
+                    )
+                )
+            assert [answer["sent"] for answer in answers] == [[name] for name in names]
+            pids |= {answer["pid"] for answer in answers}
+            if len(pids) == 2 and turn >= 3:
+                break
+    assert len(pids) == 2
+    addresses = [request.json["to"][0] for request in server.bodies]
+    assert addresses[0] == "master@example.com"
+    assert len(addresses) == len(set(addresses))
+    # One for the master, and at most one per thread of the two workers.
+    assert 3 <= server.connections <= 5
