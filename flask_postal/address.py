@@ -22,8 +22,10 @@ _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+", re.ASCII)
 _QUOTED_LOCAL = re.compile(r'"(?:[^"\\()<>\x00-\x1f\x7f]|\\["\\ ])*"', re.ASCII)
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
-# At most 127 characters of domain, so that its length need not be looked at.
-_PLAIN = re.compile(rf"{_LOCAL.pattern}@(?=[^@]{{1,127}}\Z){_DOMAIN.pattern}", re.ASCII)
+# What most addresses are: a bare one, and one behind a name of letters.
+_BARE = rf"{_LOCAL.pattern}@{_DOMAIN.pattern}"
+_PLAIN = re.compile(_BARE, re.ASCII)
+_NAMED = re.compile(rf"([^\W\d_][\w .'-]*) ?<({_BARE})>")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*", re.ASCII)
 _SPECIALS = re.compile(r'[()<>\[\]:;@\\,."]')
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -96,8 +98,11 @@ def parse_address(value: Any, field: str) -> tuple[Address, str]:
         caller's own spelling.
     :raises MessageError: if it is not exactly one address that Postal can handle.
     """
-    if type(value) is str and len(value) <= MAX_LENGTH and _PLAIN.fullmatch(value):
-        return Address(value), value  # as most are
+    if type(value) is str and len(value) <= MAX_LENGTH:
+        if _PLAIN.fullmatch(value):
+            return Address(value), value
+        if named := _NAMED.fullmatch(value):
+            return Address(named[2], named[1].rstrip(" ")), named[2]
     if isinstance(value, Address):
         name, bare = value.display_name, value.addr_spec
     elif isinstance(value, (tuple, list)) and len(value) == 2:
@@ -146,10 +151,10 @@ def _checked(bare: str, field: str) -> str:
     if not _DOMAIN.fullmatch(domain):
         domain = _a_label(domain, bare, field)
     checked = f"{local}@{domain}"
-    if len(checked) > MAX_LENGTH or len(domain) > 253:
+    if len(checked) > MAX_LENGTH:
         raise MessageError(
             f"{field}: an address of {len(checked)} characters is too long;"
-            f" Postal takes {MAX_LENGTH}, and DNS a domain of 253",
+            f" Postal takes {MAX_LENGTH}",
             field=field,
         )
     return checked

@@ -113,8 +113,7 @@ class Postal:
         """Send messages, several at a time.
 
         Templates are rendered, messages checked and signals emitted in the calling
-        thread, in the order of the messages; only HTTP runs in others. A message that
-        fails stops no other.
+        thread; only HTTP runs in others. A message that fails stops no other.
 
         :param messages: They may be more than fit into memory at once.
         :param concurrency: How many calls are under way at a time. A Postal web process

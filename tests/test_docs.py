@@ -25,7 +25,7 @@ def test_code_blocks_run(
     for key, value in sandbox.settings().items():
         text = value if isinstance(value, str) else json.dumps(value)
         monkeypatch.setenv(f"FLASK_{key}", text)
-    namespace = {"__name__": "example"}
+    namespace = {"__name__": "example", "__file__": str(page)}
     text = page.read_text()
     for block in BLOCK.finditer(text):
         line = text.count("\n", 0, block.start(1))

@@ -6,15 +6,19 @@ import mimetypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import MessageError
 from ..text import is_text, plain_text
 
 __all__ = ["Attachment"]
 
-#: Bytes of a file that are read at once: what makes 64 kB of base64.
-READ_SIZE = 48 * 1024
+#: Bytes that are read and encoded at once: a multiple of 3, and small enough for the
+#: processor's cache (with 96 kB a large mail was a third slower).
+READ_SIZE = 57 * 1024
+
+
+Piece: TypeAlias = "bytes | memoryview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class Attachment:
             problem = _file_error(self.path, error)
         raise problem
 
-    def pieces(self, size: int = READ_SIZE) -> Iterator[bytes]:
+    def pieces(self, size: int = READ_SIZE) -> Iterator[Piece]:
         """Produce the content, a piece of ``size`` bytes at a time.
 
         :raises MessageError: if it is a file and can't be read.
@@ -68,11 +72,11 @@ class Attachment:
         if self.path is None:
             view = memoryview(self.data)
             for start in range(0, len(view), size):
-                yield bytes(view[start : start + size])
+                yield view[start : start + size]
             return
         problem = None
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", buffering=size) as file:
                 while piece := file.read(size):
                     yield piece
         except OSError as error:

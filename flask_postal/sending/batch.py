@@ -78,8 +78,7 @@ class _Run:
                     outcome = SendOutcome(message)
                     outcomes.append(outcome)
                     if ready := self._ready(outcome):
-                        future = pool.submit(self._mailer.transmit, ready)
-                        self._pending[future] = outcome, ready
+                        self._begin(pool, outcome, ready)
                     # As many again wait their turn, so that no thread is idle and no
                     # more than these stand in memory.
                     self._settle(at_most=2 * concurrency - 1)
@@ -94,6 +93,17 @@ class _Run:
                 raise
             self._settle(at_most=0)
         return outcomes
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, outcome: SendOutcome, ready: Ready
+    ) -> None:
+        if ready.prepared is None or ready.suppressed:
+            # Nothing to wait for; and tests see their mails in order.
+            outcome.result = self._mailer.transmit(ready)
+            self._tell(outcome, ready)
+        else:
+            future = pool.submit(self._mailer.transmit, ready)
+            self._pending[future] = outcome, ready
 
     def _ready(self, outcome: SendOutcome) -> Ready | None:
         try:
@@ -113,10 +123,13 @@ class _Run:
                     outcome.result = future.result()
                 except Exception as error:  # noqa: BLE001 - one must not stop the others
                     outcome.error = error
-                    self._mailer.tell(self._app, ready.message, error)
-                else:
-                    self._mailer.tell(self._app, ready.message, outcome.result)
-                self._count()
+                self._tell(outcome, ready)
+
+    def _tell(self, outcome: SendOutcome, ready: Ready) -> None:
+        news = outcome.error or outcome.result
+        if news is not None:
+            self._mailer.tell(self._app, ready.message, news)
+        self._count()
 
     def _count(self) -> None:
         self._done += 1

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections.abc import Iterator
 
 from ..errors import MessageError
-from .attachment import READ_SIZE, Attachment
+from .attachment import Attachment
 
 __all__ = ["Base64", "Body", "Departure"]
 
 #: Bytes in one piece. A time-out counts for one piece at a time, so that a slow line
 #: can carry a large mail.
-PIECE = 64 * 1024
+PIECE = 76 * 1024
 
 
 class Base64:
@@ -34,11 +34,11 @@ class Base64:
         :raises MessageError: if a file is not what it was when the mail was prepared.
         """
         size = 0
-        for piece in self._attachment.pieces(READ_SIZE):
+        for piece in self._attachment.pieces():
             size += len(piece)
             if size > self._size:
                 break
-            yield base64.b64encode(piece)
+            yield binascii.b2a_base64(piece, newline=False)
         if size != self._size:
             raise MessageError(
                 f"attachments: {self._attachment.path} was changed while it was being"
@@ -73,7 +73,7 @@ class Body:
 
 
 class Departure:
-    """One attempt to send a body: an iterator that notes when it is begun.
+    """One attempt to send a body: an iterable that notes when it is begun.
 
     An error of the network alone does not tell whether a mail may have left: a reset
     during the TLS handshake looks like one after the last byte. A body of which no
@@ -84,22 +84,21 @@ class Departure:
         promised more, takes no part of it.
     """
 
-    __slots__ = ("_pieces", "begun", "error")
+    __slots__ = ("_body", "begun", "error")
 
     def __init__(self, body: Body) -> None:
-        self._pieces = body.pieces()
+        self._body = body
         self.begun = False
         self.error: MessageError | None = None
 
-    def __iter__(self) -> Departure:
-        return self
-
-    def __next__(self) -> bytes:
-        self.begun = True
+    def __iter__(self) -> Iterator[bytes]:
+        self.begun = True  # runs when the first piece is asked for
         try:
-            return next(self._pieces)
+            yield from self._body.pieces()
         except MessageError as error:
             # Raised from here it would carry the frames of urllib3, and the API key
             # in them, in its traceback: it is kept until they are gone.
             self.error = error.with_traceback(None)
+        else:
+            return
         raise OSError("the body could not be read")

@@ -84,7 +84,6 @@ class Client:
                 )
         self._headers = {
             "Content-Type": "application/json",
-            "Accept": "application/json",
             "User-Agent": f"Flask-Postal/{version('Flask-Postal')}",
             "X-Server-API-Key": _Secret(settings.api_key),
         }

@@ -163,7 +163,7 @@ def _text(value: Any, name: str) -> str | None:
     if value is None:
         return None
     text = plain_text(value, name)
-    return text if text.strip() else None
+    return None if not text or text.isspace() else text
 
 
 def _read_headers(message: Message, content: Content) -> None:
@@ -294,12 +294,13 @@ def _attachment_needs_raw(attachment: Attachment, media_type: str) -> str | None
         return f"an attachment of type {media_type}"
     ascii_only = blank = True
     breaks = False
-    for piece in attachment.pieces():
-        blank = blank and not piece.strip()
-        breaks = breaks or b"\n" in piece or b"\r" in piece
-        ascii_only = ascii_only and piece.isascii()
+    for piece in attachment.pieces(8 * 1024):  # most are decided by the first
+        data = bytes(piece)
+        blank = blank and data.isspace()
+        ascii_only = ascii_only and data.isascii()
         if not ascii_only and not blank:
             return None
+        breaks = breaks or b"\n" in data or b"\r" in data
     if blank:
         return "an empty attachment"
     if ascii_only and breaks:

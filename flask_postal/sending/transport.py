@@ -240,21 +240,21 @@ class _Kept:
 
 
 def _read(response: Any) -> Answer:
-    pieces = []
-    size = 0
+    """Read an answer to its end, or to where it gets too large."""
+    announced = response.length_remaining
     try:
-        while piece := response.read(READ_SIZE):
-            pieces.append(piece)
-            size += len(piece)
-            if size > MAX_ANSWER:
-                raise OSError(f"the answer is larger than {MAX_ANSWER} bytes")
-            if response.length_remaining == 0:
-                break
-    except BaseException:
-        response.close()
-        raise
-    response.release_conn()
-    return Answer(response.status, b"".join(pieces), response.headers.get("Location"))
+        if announced is not None and announced <= MAX_ANSWER:
+            body = response.read()
+        else:
+            body = b""
+            while piece := response.read(READ_SIZE):
+                body += piece
+                if len(body) > MAX_ANSWER:
+                    raise OSError(f"the answer is larger than {MAX_ANSWER} bytes")
+    finally:
+        if announced is None or response.length_remaining:
+            response.close()  # else it has gone back to the pool
+    return Answer(response.status, body, response.headers.get("Location"))
 
 
 def _tls_context(trusted: str | None, key: str) -> ssl.SSLContext:
