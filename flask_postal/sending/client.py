@@ -30,9 +30,8 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._transport: Transport | None = None
+        self._transports: dict[int, Transport] = {}  # by process
+        self._locks: dict[int, threading.Lock] = {}
         self._headers: dict[str, str] = {}
 
     def call(self, endpoint: str, body: Body) -> Any:
@@ -56,18 +55,18 @@ class Client:
         """Return the transport of this process, made at the first call.
 
         Sockets that a parent process opened are left to it: two processes that write
-        to one connection would mix up their mails.
+        to one connection would mix up their mails. The lock is of this process too;
+        another thread may have held its parent's while it forked.
         """
-        if self._transport is not None and self._pid == os.getpid():
-            return self._transport
-        if self._pid != os.getpid():
-            # Another thread of the parent may have held the lock while it forked.
-            self._lock = threading.Lock()
-        with self._lock:
-            if self._transport is None or self._pid != os.getpid():
-                self._transport = self._connect()
-                self._pid = os.getpid()
-            return self._transport
+        pid = os.getpid()
+        transport = self._transports.get(pid)
+        if transport is None:
+            with self._locks.setdefault(pid, threading.Lock()):
+                transport = self._transports.get(pid)
+                if transport is None:
+                    transport = self._connect()
+                    self._transports = {pid: transport}
+        return transport
 
     def _connect(self) -> Transport:
         from .transport import Transport
