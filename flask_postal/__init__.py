@@ -23,6 +23,7 @@ from .errors import (
     MessageError,
     PayloadError,
     PostalError,
+    RejectMail,
     SendError,
     SignatureError,
     TransportError,
@@ -39,6 +40,7 @@ from .signals import (
     message_sending,
     message_sent,
     send_failed,
+    server_event_received,
     tracking_received,
 )
 
@@ -56,6 +58,7 @@ __all__ = [
     "Postal",
     "PostalError",
     "RecipientStatus",
+    "RejectMail",
     "RejectReason",
     "SendError",
     "SendResult",
@@ -67,5 +70,6 @@ __all__ = [
     "message_sending",
     "message_sent",
     "send_failed",
+    "server_event_received",
     "tracking_received",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "MessageError",
     "PayloadError",
     "PostalError",
+    "RejectMail",
     "SendError",
     "SignatureError",
     "TransportError",
@@ -135,7 +136,29 @@ class SignatureError(WebhookError):
 
 
 class PayloadError(WebhookError):
-    """The body is signed and can't be understood."""
+    """The body is signed and can't be understood.
+
+    :param misdirected: Whether it is the other webhook's: the URLs are swapped in
+        Postal.
+    """
+
+    def __init__(self, message: str, *, misdirected: bool = False) -> None:
+        super().__init__(message)
+        self.misdirected = misdirected
+
+
+class RejectMail(Exception):  # noqa: N818 - a decision, not an error
+    """Raised by a receiver of :data:`.inbound_received` to refuse a mail for good.
+
+    :param reason: For the log; the author of the mail does not see it.
+    :param bounce: Whether Postal tells the author with a bounce (HTTP 406). ``False``
+        drops the mail without a word (HTTP 429).
+    """
+
+    def __init__(self, reason: str = "", *, bounce: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.bounce = bounce
 
 
 class CancelSend(Exception):  # noqa: N818 - a decision, not an error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,18 +22,32 @@ from .signals import message_sent
 if TYPE_CHECKING:
     from .sending.batch import Progress, SendOutcome
     from .sending.stored import Delivery, MessageDetails
-    from .webhooks.keys import PublicKey
+    from .webhooks.inbox import Inbox
 
 __all__ = ["Connection", "Postal"]
 
 
-@dataclass(frozen=True, slots=True)
 class _Server:
     """What one app has of one Postal."""
 
-    settings: Settings
-    mailer: Mailer
-    keys: tuple[PublicKey, ...]
+    def __init__(self, settings: Settings, mailer: Mailer) -> None:
+        self.settings = settings
+        self.mailer = mailer
+        self._inbox: Inbox | None = None
+        self._lock = threading.Lock()
+
+    def webhooks(self) -> Inbox:
+        """Return the receiving side, made when it is needed.
+
+        It imports cryptography, which an app without webhooks need not wait for.
+        """
+        if self._inbox is None:
+            from .webhooks.inbox import Inbox
+
+            with self._lock:
+                if self._inbox is None:
+                    self._inbox = Inbox(self.settings)
+        return self._inbox
 
 
 class Postal:
@@ -52,7 +66,8 @@ class Postal:
                 f"the name {name!r} is to stand in settings; use letters, digits and _"
             )
         self.name = name
-        self._key = f"postal_{name}" if name else "postal"
+        #: The extension key; endpoints and dedupe keys begin with it too.
+        self.key = f"postal_{name}" if name else "postal"
         self._servers: WeakKeyDictionary[Flask, _Server] = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
@@ -63,22 +78,18 @@ class Postal:
         :raises ConfigurationError: for a setting that can't be used, and for a second
             call with the same app.
         """
-        if self._key in app.extensions:
+        if self.key in app.extensions:
             raise ConfigurationError(
-                f"this app already has a Postal under the name {self._key!r}; give the"
+                f"this app already has a Postal under the name {self.key!r}; give the"
                 " second one a name: Postal(name=...)"
             )
-        settings = Settings.from_config(app.config, f"{self._key.upper()}_")
+        settings = Settings.from_config(app.config, f"{self.key.upper()}_")
         # Read when a mail is sent; a value that can't be read is better known now.
         read_flag(app.config, f"{settings.prefix}SUPPRESS_SEND", default=False)
-        keys: tuple[PublicKey, ...] = ()
-        if settings.webhook_key is not None:
-            # cryptography takes a while to import; only who has webhooks needs it.
-            from .webhooks.keys import load_keys
-
-            keys = load_keys(settings.webhook_key, f"{settings.prefix}WEBHOOK_KEY")
-        server = _Server(settings, Mailer(self, settings), keys)
-        app.extensions[self._key] = self
+        server = _Server(settings, Mailer(self, settings))
+        if settings.webhook_key is not None or settings.dedupe_cache != "memory":
+            server.webhooks()  # so that a bad value is known now
+        app.extensions[self.key] = self
         self._servers[app] = server
 
     # ---- mail out
@@ -241,12 +252,12 @@ class Postal:
         from .webhooks.blueprint import create_blueprint
 
         prefix = f"/postal/{self.name}" if self.name else "/postal"
-        return create_blueprint(self, self._key, prefix)
+        return create_blueprint(self, self.key, prefix)
 
     @property
-    def webhook_keys(self) -> tuple[PublicKey, ...]:
-        """The keys that the current app trusts."""
-        return self._of(self._app()).keys
+    def webhooks(self) -> Inbox:
+        """The receiving side of the current app."""
+        return self._of(self._app()).webhooks()
 
     # ---- both
 

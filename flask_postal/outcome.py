@@ -138,16 +138,19 @@ def redact(text: str) -> str:
 
 
 def redact_all(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of Postal's dict, its ``details`` and ``output`` redacted at any
-    depth, all else as it was.
-    """
-    redacted = dict(content)
-    for key, value in content.items():
-        if isinstance(value, dict):
-            redacted[key] = redact_all(value)
-        elif key in ("details", "output") and isinstance(value, str):
-            redacted[key] = redact(value)
-    return redacted
+    """Return a copy of Postal's dict, its ``details`` and ``output`` redacted, all else
+    as it was."""
+    return {key: _redact_value(key, value, 20) for key, value in content.items()}
+
+
+def _redact_value(key: str, value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return redact(value) if key in ("details", "output") else value
+    if depth and isinstance(value, dict):
+        return {k: _redact_value(k, v, depth - 1) for k, v in value.items()}
+    if depth and isinstance(value, list):
+        return [_redact_value(key, item, depth - 1) for item in value]
+    return value
 
 
 def _redacted(match: re.Match[str]) -> str:

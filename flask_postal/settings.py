@@ -43,6 +43,11 @@ class Settings:
     connect_retries: int = 2
     ca_bundle: str | None = None
     redirect_to: Address | None = None
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    webhook_require_sha256: bool = False
+    inbound_max_bytes: int = 32 * 1024 * 1024
+    tracking_max_bytes: int = 256 * 1024
+    dedupe_cache: Any = "memory"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], prefix: str) -> Settings:
@@ -76,6 +81,13 @@ class Settings:
             connect_retries=read("CONNECT_RETRIES", _retries, 2),
             ca_bundle=read("CA_BUNDLE", _path, None),
             redirect_to=read("REDIRECT_TO", _address, None),
+            webhook_secrets=read("WEBHOOK_SECRET", _secrets, ()),
+            webhook_require_sha256=read("WEBHOOK_REQUIRE_SHA256", _flag, default=False),
+            inbound_max_bytes=read("INBOUND_MAX_BYTES", _bytes, 32 * 1024 * 1024),
+            tracking_max_bytes=read("TRACKING_MAX_BYTES", _bytes, 256 * 1024),
+            dedupe_cache=_cache(
+                config.get(f"{prefix}DEDUPE_CACHE", "memory"), f"{prefix}DEDUPE_CACHE"
+            ),
         )
 
 
@@ -178,6 +190,46 @@ def _retries(value: Any, key: str) -> int:
             f"{key} must be a whole number from 0 to 10, not {value!r}", key=key
         )
     return number
+
+
+def _bytes(value: Any, key: str) -> int:
+    try:
+        number = 0 if isinstance(value, bool | float) else int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise ConfigurationError(
+            f"{key} must be a whole number of bytes above 0, not {value!r}", key=key
+        )
+    return number
+
+
+def _secrets(value: Any, key: str) -> tuple[str, ...]:
+    # Secrets: no message here may show one.
+    pairs = [value] if isinstance(value, str) else value
+    if not isinstance(pairs, (list, tuple)) or not pairs:
+        pairs = [None]
+    for pair in pairs:
+        if not isinstance(pair, str) or not all(pair.strip().partition(":")):
+            raise ConfigurationError(
+                f"{key} must be 'user:password' as in the webhook's URL, or a list of"
+                " such, and not blank",
+                key=key,
+            )
+    return tuple(pair.strip() for pair in pairs)
+
+
+def _cache(value: Any, key: str) -> Any:
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in ("memory", "none", ""):
+            return "memory" if word == "memory" else None
+        raise ConfigurationError(
+            f"{key} must be 'memory', None, or a cache object of cachelib or"
+            f" Flask-Caching; not {value!r}",
+            key=key,
+        )
+    return value
 
 
 def _path(value: Any, key: str) -> str | None:

@@ -15,6 +15,7 @@ __all__ = [
     "message_sending",
     "message_sent",
     "send_failed",
+    "server_event_received",
     "tracking_received",
 ]
 
@@ -60,12 +61,23 @@ tracking_received = _signals.signal(
     """,
 )
 
+server_event_received = _signals.signal(
+    "server-event-received",
+    doc="""Postal reports on the mail server: DNS of a domain, send limits, and how mail
+    that came in fared with our endpoint.
+
+    Receivers are called as ``receiver(app, event=, postal=)`` with a
+    :class:`.ServerEvent`. A receiver that raises makes Postal call again.
+    """,
+)
+
 inbound_received = _signals.signal(
     "inbound-received",
     doc="""A mail has come in.
 
     Receivers are called as ``receiver(app, event=, postal=)`` with an
     :class:`.InboundEvent`. Postal is told that the mail is delivered only after
-    every receiver has returned.
+    every receiver has returned; while none is connected, the mail waits in Postal. A
+    receiver may raise :exc:`.RejectMail`.
     """,
 )

@@ -6,18 +6,25 @@ from where it came in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 __all__ = ["as_bool", "as_dict", "as_int", "as_str", "utc_time"]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NOTHING: Mapping[str, Any] = {}
 
 
 def as_str(value: Any) -> str | None:
-    """Return a string, or ``None``."""
-    return value if isinstance(value, str) else None
+    """Return a string that UTF-8 can encode, or ``None``.
+
+    JSON can carry half a surrogate pair; it becomes U+FFFD.
+    """
+    if not isinstance(value, str):
+        return None
+    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
 
 
 def as_int(value: Any) -> int | None:

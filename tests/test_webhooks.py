@@ -67,11 +67,16 @@ def test_recorded_raw_mail_is_emitted_with_its_bytes(
 @pytest.mark.parametrize("recorded", [SENT, MAIL], ids=["tracking", "inbound"])
 @pytest.mark.parametrize("slash", ["/", ""], ids=["slash", "no-slash"])
 def test_both_forms_of_the_url_are_answered_without_a_redirect(
-    make_app: MakeApp, recorded: Recorded, slash: str
+    make_app: MakeApp,
+    tracking: list[Any],
+    inbound: list[Any],
+    recorded: Recorded,
+    slash: str,
 ) -> None:
     app, _ = make_app()
     path = recorded.path.rstrip("/") + slash
     assert recorded.post(app.test_client(), path=path).status_code == 200
+    assert len(tracking + inbound) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,98 @@
 """HTTP in, status out: the two views and the order of their checks.
 
-What the statuses mean to Postal is in the docs, "Webhooks"; in short: a tracking event
-that is not answered with 2xx comes again, six times at most; inbound mail comes again
-only after a 5xx, and anything else sends it back to its author.
+What a status means to Postal: a tracking event that is not answered with 2xx comes
+again, six times at most; inbound mail comes again only after a 5xx, is dropped after a
+429, and anything else sends it back to its author. So what may be our own fault is 503
+there, until somebody has read the log.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app, request
+from flask.signals import request_started
+from werkzeug.exceptions import HTTPException
 
 from ..errors import PayloadError, SignatureError
-from ..signals import inbound_received, tracking_received
-from .dispatch import dispatch
-from .inbound import parse_inbound
-from .signature import KID_HEADER, SHA1_HEADER, SHA256_HEADER, verify
+from .dispatch import Dispatched, dispatch
+from .events import InboundEvent, ServerEvent, TrackingEvent
+from .inbound import FORM, JSON, parse_inbound
+from .signature import (
+    KID_HEADER,
+    SHA1_HEADER,
+    SHA256_HEADER,
+    check_headers,
+    verify,
+)
 from .tracking import parse_tracking
 
 if TYPE_CHECKING:
-    from blinker import Signal
-
     from ..extension import Postal
-    from .events import InboundEvent, TrackingEvent
 
 __all__ = ["create_blueprint"]
 
 _log = logging.getLogger("flask_postal.webhooks")
+
+#: Every method, so that ours is the answer to each.
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+#: Where the answer that a view made waits for the net.
+_MADE = "flask_postal.answer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    """What is different between the two webhooks.
+
+    :param refused: The statuses, by what is wrong; see the table in the docs.
+    """
+
+    name: str
+    media_types: tuple[str, ...]
+    parse: Callable[[bytes, str], TrackingEvent | ServerEvent | InboundEvent]
+    max_bytes: str
+    wrong_signature: int
+    unauthorized: int
+    malformed: int
+    too_large: int
+
+
+_TRACKING = _Hook(
+    "tracking",
+    (JSON,),
+    lambda body, media_type: parse_tracking(body),
+    "TRACKING_MAX_BYTES",
+    wrong_signature=403,
+    unauthorized=401,
+    malformed=400,
+    too_large=413,
+)
+_INBOUND = _Hook(
+    "inbound",
+    (JSON, FORM),
+    parse_inbound,
+    "INBOUND_MAX_BYTES",
+    wrong_signature=503,
+    unauthorized=503,
+    malformed=503,
+    too_large=503,
+)
+
+
+class _RefusedError(Exception):
+    """A check that failed."""
+
+    def __init__(self, status: int, answer: str, why: str, level: int) -> None:
+        super().__init__(why)
+        self.status = status
+        self.answer = answer
+        self.level = level
 
 
 def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
@@ -36,59 +100,287 @@ def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
     blueprint = Blueprint(name, __name__, url_prefix=url_prefix)
 
     def tracking() -> Response:
-        return _receive(postal, tracking_received, parse_tracking, refused=400)
+        return _receive(postal, _TRACKING)
 
     def inbound() -> Response:
-        return _receive(postal, inbound_received, parse_inbound, refused=503)
+        return _receive(postal, _INBOUND)
 
     # Both forms are rules: to Postal, a redirect that adds a slash is a failure.
     for view in (tracking, inbound):
         for rule in (f"/{view.__name__}/", f"/{view.__name__}"):
             blueprint.add_url_rule(
-                rule, view.__name__, view, methods=["POST"], strict_slashes=True
+                rule,
+                view.__name__,
+                view,
+                methods=_METHODS,
+                strict_slashes=True,
+                provide_automatic_options=False,
             )
+    blueprint.record(
+        lambda state: _guard(state.app, state.name, state.url_prefix or "", tracking)
+    )
     return blueprint
 
 
-def _receive(
-    postal: Postal,
-    signal: Signal,
-    parse: Callable[[bytes], TrackingEvent | InboundEvent],
-    *,
-    refused: int,
-) -> Response:
-    """Check a request and hand its event to the receivers.
+# ---- the app around us
 
-    :param refused: The status for a body that is signed and can't be understood.
-        Inbound mail must come again then, until somebody has read the log.
-    """
+
+def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -> None:
+    """Keep the app's own checks from answering Postal in our place."""
+    endpoints = {f"{name}.tracking", f"{name}.inbound"}
+    paths = {f"{url_prefix}/{hook}" for hook in ("tracking", "inbound")}
+
+    def exempt_from_csrf(sender: Flask, **extra: Any) -> None:
+        """Runs before the first request, when CSRFProtect is there if ever."""
+        csrf: Any = sender.extensions.get("csrf")
+        if hasattr(csrf, "exempt"):
+            for function in ("tracking", "inbound"):
+                csrf.exempt(f"{view.__module__}.{function}")
+        request_started.disconnect(exempt_from_csrf, sender=sender)
+
+    request_started.connect(exempt_from_csrf, sender=app, weak=False)
+
+    def net(response: Response) -> Response:
+        ours = request.endpoint in endpoints or (
+            request.endpoint is None and request.path.rstrip("/") in paths
+        )
+        return _keep(response) if ours else response
+
+    # First in the list is last to run, after all that could replace our answer.
+    app.after_request_funcs.setdefault(None, []).insert(0, net)
+
+
+def _keep(response: Response) -> Response:
+    """Return the answer our view made, or 503 where something else answered."""
+    made: Response | None = request.environ.get(_MADE)
+    if made is None:
+        cause = type(request.routing_exception).__name__
+        if request.routing_exception is None:
+            cause = "a before_request function or an error handler of the app"
+        return _log_and_answer(
+            503,
+            "not answered by Flask-Postal",
+            f"HTTP {response.status_code} came from {cause}, and not from our view;"
+            " exempt the webhooks from it",
+            logging.ERROR,
+        )
+    if response is not made and response.status_code != made.status_code:
+        _log.error(
+            "%s: an after_request function of the app made HTTP %d of our %d; ours is"
+            " sent",
+            request.path,
+            response.status_code,
+            made.status_code,
+        )
+        return made
+    return response
+
+
+# ---- the checks, in their order
+
+
+def _receive(postal: Postal, hook: _Hook) -> Response:
+    """Check a request, hand its event to the receivers, and answer."""
+    try:
+        body, media_type = _check(postal, hook)
+        try:
+            event = hook.parse(body, media_type)
+        except PayloadError as error:
+            status = 503 if error.misdirected else hook.malformed
+            why = f"signed, and not understood: {error}"
+            if error.misdirected:
+                why = "this is the other webhook's request; swap the two URLs in Postal"
+            raise _RefusedError(status, "not understood", why, logging.ERROR) from None
+        response = _dispatch(postal, hook, event)
+    except _RefusedError as refusal:
+        response = _log_and_answer(
+            refusal.status, refusal.answer, str(refusal), refusal.level
+        )
+        if refusal.status == 405:
+            response.headers["Allow"] = "POST"
+        elif refusal.status == 401:
+            response.headers["WWW-Authenticate"] = 'Basic realm="Postal"'
+    except Exception:  # noqa: BLE001
+        # Whatever it is, Postal must come again, and no page of the app's own must
+        # answer it.
+        reference = _reference()
+        _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
+        response = _answer(500, f"unexpected error [{reference}]")
+    request.environ[_MADE] = response
+    return response
+
+
+def _check(postal: Postal, hook: _Hook) -> tuple[bytes, str]:
+    """Go through the checks; return the verified body and its media type."""
+    hooks = postal.webhooks
+    if request.method != "POST":
+        raise _RefusedError(405, "POST only", request.method, logging.INFO)
+    limit = hooks.max_bytes(hook.name)
+    length = _length(hook, limit, f"{postal.settings.prefix}{hook.max_bytes}")
+    known = _authorize(hooks.secrets, hook)
     headers = request.headers
     if SHA256_HEADER not in headers and SHA1_HEADER not in headers:
-        return _answer(403, "no Postal signature")
-    keys = postal.webhook_keys
+        if known and hook is _INBOUND:
+            raise _RefusedError(
+                503,
+                "no signature",
+                "the password is right and the signature headers are missing: does a"
+                " proxy strip them?",
+                logging.ERROR,
+            )
+        raise _RefusedError(403, "no signature", "no signature header", logging.WARNING)
     kid = headers.get(KID_HEADER)
-    if not keys or (kid is not None and all(kid != key.kid for key in keys)):
-        _log.error(
-            "%s: no key to check a request with; set %sWEBHOOK_KEY",
-            request.endpoint,
-            postal.settings.prefix,
+    try:
+        check_headers(
+            headers, require_sha256=hooks.require_sha256 or hooks.discovers_keys
         )
-        return _answer(503, "no key for this signature")
-    body = request.get_data()
+    except SignatureError as error:
+        raise _RefusedError(
+            hook.wrong_signature, "wrong signature", str(error), logging.WARNING
+        ) from None
+    media_type = request.mimetype
+    if media_type not in hook.media_types:
+        raise _RefusedError(
+            hook.malformed,
+            "wrong media type",
+            f"media type {media_type!a}, not one of {', '.join(hook.media_types)}",
+            logging.ERROR,
+        )
+    keys = hooks.find_keys(kid)
+    if not keys:
+        raise _RefusedError(
+            503,
+            "no key for this signature",
+            f"no key to check {kid!a} with; set {postal.settings.prefix}WEBHOOK_KEY to"
+            " what `postal default-dkim-record` prints",
+            logging.ERROR,
+        )
+    body = _read(hook, length, limit, f"{postal.settings.prefix}{hook.max_bytes}")
     try:
         verify(body, headers, keys)
     except SignatureError as error:
-        _log.warning("%s: %s", request.endpoint, error)
-        return _answer(403 if refused == 400 else 503, "wrong signature")
+        raise _RefusedError(
+            hook.wrong_signature, "wrong signature", str(error), logging.WARNING
+        ) from None
+    return body, media_type
+
+
+def _length(hook: _Hook, limit: int, setting: str) -> int | None:
+    """Check Content-Length; ``None`` if the server marks the end in another way."""
+    text = request.environ.get("CONTENT_LENGTH") or ""
+    if not text and request.environ.get("wsgi.input_terminated"):
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise _RefusedError(
+            hook.malformed, "no length", "Content-Length is no number", logging.WARNING
+        )
+    if len(text) > 15 or int(text) > limit:
+        raise _too_large(hook, setting)
+    return int(text)
+
+
+def _too_large(hook: _Hook, setting: str) -> _RefusedError:
+    return _RefusedError(
+        hook.too_large,
+        "too large",
+        f"the body is too large; raise {setting} if it is genuine",
+        logging.ERROR,
+    )
+
+
+def _authorize(pairs: Sequence[str], hook: _Hook) -> bool:
+    """Check basic auth against every pair, raw and percent-decoded.
+
+    Postal sends what stands in the URL without decoding it.
+    """
+    if not pairs:
+        return False
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    given = ""
+    if scheme.lower() == "basic":
+        authorization = request.authorization
+        if authorization is not None and authorization.username is not None:
+            given = f"{authorization.username}:{authorization.password}"
+    right = False
+    for pair in pairs:
+        for expected in (pair, unquote(pair)):
+            for candidate in (given, unquote(given)):
+                right |= hmac.compare_digest(expected.encode(), candidate.encode())
+    if not (given and text and right):
+        raise _RefusedError(
+            hook.unauthorized,
+            "wrong password",
+            "basic auth is missing or wrong: does the URL in Postal carry the"
+            " user:password of POSTAL_WEBHOOK_SECRET?",
+            logging.WARNING,
+        )
+    return True
+
+
+def _read(hook: _Hook, length: int | None, limit: int, setting: str) -> bytes:
+    """Read the raw body, by our own limit and before anything parses it."""
+    consumed = "form" in request.__dict__ or "files" in request.__dict__
+    request.max_content_length = limit + 1
     try:
-        event = parse(body)
-    except PayloadError as error:
-        _log.error("%s: signed, and not understood: %s", request.endpoint, error)
-        return _answer(refused, "not understood")
+        body = request.get_data(cache=True, parse_form_data=False)
+    except (HTTPException, OSError) as error:
+        raise _RefusedError(
+            hook.malformed,
+            "the body is short",
+            f"the body could not be read: {type(error).__name__}",
+            logging.WARNING,
+        ) from None
+    if len(body) > limit:
+        raise _too_large(hook, setting)
+    if length is not None and len(body) != length:
+        why = f"{len(body)} of {length} bytes came"
+        if consumed:
+            why = (
+                "the app's own code has read request.form before us, and the raw body"
+                " is gone: call request.get_data(cache=True) before it"
+            )
+        raise _RefusedError(hook.malformed, "the body is short", why, logging.ERROR)
+    return body
+
+
+def _dispatch(
+    postal: Postal, hook: _Hook, event: TrackingEvent | ServerEvent | InboundEvent
+) -> Response:
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    if not dispatch(signal, app, event=event, postal=postal):
+    outcome = dispatch(postal, app, event, postal.webhooks.cache)
+    if outcome is Dispatched.HANDLED:
+        return _answer(200, "ok")
+    if outcome is Dispatched.UNHEARD:
+        postal.webhooks.note_unheard(type(event).__name__)
+        if hook is _INBOUND:
+            return _answer(503, "no receiver for inbound mail")
+        return _answer(200, "ok, nobody listens")
+    if outcome is Dispatched.BUSY:
+        return _answer(503, "being handled right now")
+    if outcome is Dispatched.FAILED:
         return _answer(500, "a receiver failed")
-    return _answer(200, "ok")
+    return _answer(outcome.value, "rejected")
+
+
+# ---- the answer
+
+
+def _log_and_answer(status: int, text: str, why: str, level: int) -> Response:
+    reference = _reference()
+    _log.log(
+        level,
+        "%s: HTTP %d, %s [%s]",
+        ascii(request.endpoint or request.path),
+        status,
+        why,
+        reference,
+    )
+    return _answer(status, f"{text} [{reference}]")
+
+
+def _reference() -> str:
+    """What stands in the answer and in the log, so that one finds the other."""
+    return secrets.token_hex(4)
 
 
 def _answer(status: int, text: str) -> Response:

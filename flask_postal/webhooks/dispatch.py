@@ -5,40 +5,162 @@ A queue or a replay can call :func:`dispatch` too.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
-from typing import Any
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from blinker import Signal
 from flask import Flask
 
-__all__ = ["dispatch"]
+from ..errors import RejectMail
+from ..signals import inbound_received, server_event_received, tracking_received
+from .dedupe import Cache, Delivery
+from .events import InboundEvent, ServerEvent, TrackingEvent
+
+if TYPE_CHECKING:
+    from ..extension import Postal
+
+__all__ = ["Dispatched", "dispatch"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
+#: Seconds after which a receiver is warned about.
+SLOW = 2.0
+_clock = time.monotonic
 
-def dispatch(signal: Signal, app: Flask, **arguments: Any) -> bool:
-    """Call every receiver, each in an app context of its own.
+Event = TrackingEvent | InboundEvent | ServerEvent
 
-    One that raises does not keep the others from running.
 
-    :param signal: The signal whose receivers are called.
+class Dispatched(Enum):
+    """What became of an event."""
+
+    HANDLED = 200
+    BOUNCED = 406  #: A receiver raised RejectMail.
+    DROPPED = 429  #: A receiver raised RejectMail with ``bounce=False``.
+    FAILED = 500  #: A receiver raised something else.
+    BUSY = 503  #: Another request is handling it right now.
+    UNHEARD = 0  #: Nobody listens.
+
+
+def signal_of(event: Event) -> Signal:
+    """Return the signal that carries an event."""
+    if isinstance(event, InboundEvent):
+        return inbound_received
+    return (
+        server_event_received if isinstance(event, ServerEvent) else tracking_received
+    )
+
+
+def dispatch(
+    postal: Postal, app: Flask, event: Event, cache: Cache | None = None
+) -> Dispatched:
+    """Call every receiver of an event that has not succeeded with it before.
+
+    Each runs in an app context of its own, even if another raises.
+
+    :param postal: The extension, for the receivers.
     :param app: The sender of the signal.
-    :returns: Whether all of them returned; what was raised is in the log.
+    :param cache: Where deliveries are remembered; ``None`` handles every one.
     """
-    succeeded = True
-    for receiver in signal.receivers_for(app):
-        try:
-            with app.app_context():
-                receiver(app, **arguments)
-        except Exception:  # noqa: BLE001
-            # Whatever a receiver raises means that it has not done its work: Postal
-            # is told to come again.
-            succeeded = False
-            _log.exception("receiver %s failed", _name(receiver))
-    return succeeded
+    receivers = list(signal_of(event).receivers_for(app))
+    if not receivers:
+        return Dispatched.UNHEARD
+    kind = type(event).__name__
+    delivery = Delivery(cache, f"{postal.key}\0{kind}\0{event.dedupe_key}")
+    if (status := delivery.handled()) is not None:
+        return Dispatched(status)
+    if not delivery.lease():
+        return Dispatched.BUSY
+    try:
+        # Handled by another request between the two questions.
+        if (status := delivery.handled()) is not None:
+            return Dispatched(status)
+        dispatched = _call_all(receivers, app, delivery, event, postal)
+        if dispatched is not Dispatched.FAILED:
+            delivery.done(dispatched.value)
+    finally:
+        delivery.release()
+    return dispatched
 
 
-def _name(receiver: Any) -> str:
+def _call_all(
+    receivers: list[Callable[..., Any]],
+    app: Flask,
+    delivery: Delivery,
+    event: Event,
+    postal: Postal,
+) -> Dispatched:
+    by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
+    for receiver in receivers:
+        by_name[_name(receiver)].append(receiver)
+    outcome = Dispatched.HANDLED
+    for name, group in by_name.items():
+        # With a single receiver the delivery's own mark says all.
+        marks = name is not None and len(receivers) > 1
+        if marks and delivery.has_done(str(name)):
+            continue
+        failed = False
+        for receiver in group:
+            try:
+                _call(receiver, app, event, postal)
+            except RejectMail as rejection:
+                if isinstance(event, InboundEvent):
+                    if outcome is not Dispatched.FAILED:
+                        outcome = _worse(outcome, rejection)
+                    continue
+                failed = True
+                _log.exception("receiver %s failed", _label(receiver))
+            except Exception:  # noqa: BLE001
+                # Whatever it raises, it has not done its work: Postal comes again.
+                failed = True
+                _log.exception("receiver %s failed", _label(receiver))
+        if failed:
+            outcome = Dispatched.FAILED
+        elif marks:
+            delivery.mark(str(name))
+    return outcome
+
+
+def _worse(outcome: Dispatched, rejection: RejectMail) -> Dispatched:
+    """Between two rejections, the one that tells the author."""
+    if rejection.bounce or outcome is Dispatched.BOUNCED:
+        return Dispatched.BOUNCED
+    return Dispatched.DROPPED
+
+
+def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> None:
+    started = _clock()
+    with app.app_context():
+        if inspect.iscoroutinefunction(receiver):
+            try:
+                run = app.ensure_sync(receiver)
+            except RuntimeError:  # Flask's way to say that asgiref is missing
+                asyncio.run(receiver(app, event=event, postal=postal))
+            else:
+                run(app, event=event, postal=postal)
+        else:
+            receiver(app, event=event, postal=postal)
+    took = _clock() - started
+    if took > SLOW:
+        _log.warning(
+            "receiver %s took %.1f s; Postal gives 5, and has two threads for all its"
+            " mail and webhooks: put the work into a queue",
+            _label(receiver),
+            took,
+        )
+
+
+def _name(receiver: Any) -> str | None:
+    """What a receiver is called in every process, if it is called anything."""
     module = getattr(receiver, "__module__", None)
     name = getattr(receiver, "__qualname__", None)
-    return f"{module}.{name}" if module and name else repr(receiver)
+    return f"{module}.{name}" if module and name else None
+
+
+def _label(receiver: Any) -> str:
+    return _name(receiver) or f"a nameless {type(receiver).__name__}"

@@ -10,7 +10,7 @@ from typing import Any
 from ..outcome import EventType, HoldReason, RejectReason
 from .inbound_message import InboundMessage
 
-__all__ = ["InboundEvent", "TrackingEvent"]
+__all__ = ["InboundEvent", "ServerEvent", "TrackingEvent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class TrackingEvent:
     :param bounce: Postal's dict of the bounce mail, for a bounce.
     :param metadata: Always ``{}``: Postal keeps none.
     :param esp_event: Postal's dict as it came, passwords in URLs aside.
+    :param dedupe_key: What is equal for two deliveries of one event.
     """
 
     event_type: EventType
@@ -69,6 +70,53 @@ class TrackingEvent:
     bounce: Mapping[str, Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     esp_event: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    dedupe_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEvent:
+    """Something about the mail server itself, or about mail that came in.
+
+    :param event: Postal's name: ``DomainDNSError``, ``SendLimitApproaching``,
+        ``SendLimitExceeded``; or a ``Message...`` event about incoming mail, that is,
+        how an endpoint of ours answered.
+    :param event_type: For mail, what happened to it; else ``unknown``.
+    :param event_id: The event's UUID, the same in every attempt to deliver it.
+    :param server: The permalink of the mail server.
+    :param organization: The permalink of its organization.
+    :param domain: The domain whose DNS is wrong.
+    :param problems: ``spf``, ``dkim``, ``mx``, ``return_path`` -> what is wrong.
+    :param volume: Mails sent in the last hour.
+    :param limit: How many may be.
+
+    The other attributes are those of :class:`TrackingEvent`.
+    """
+
+    event: str
+    event_type: EventType = EventType.UNKNOWN
+    event_id: str | None = None
+    created_at: datetime | None = None
+    timestamp: datetime | None = None
+    server: str | None = None
+    organization: str | None = None
+    domain: str | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
+    volume: int | None = None
+    limit: int | None = None
+    id: int | None = None
+    token: str | None = None
+    message_id: str | None = None
+    recipient: str | None = None
+    sender: str | None = None
+    subject: str | None = None
+    reject_reason: RejectReason | None = None
+    hold_reason: HoldReason | None = None
+    smtp_code: int | None = None
+    enhanced_status: str | None = None
+    description: str | None = None
+    mta_response: str | None = None
+    esp_event: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    dedupe_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +125,17 @@ class InboundEvent:
 
     :param message: The mail.
     :param id: Postal's number of the mail, unique within one mail server.
-    :param format: Which of Postal's four formats it came in: ``"raw-json"``.
+    :param token: Postal's token of the mail; ``None`` in the RawMessage formats.
+    :param timestamp: When Postal took the mail, aware, in UTC; ``None`` in the
+        RawMessage formats.
+    :param format: Which of Postal's formats it came in: ``"raw-json"``, ``"raw-form"``,
+        ``"hash-json"`` or ``"hash-form"``.
+    :param dedupe_key: What is equal for two deliveries of one mail.
     """
 
     message: InboundMessage
     id: int | None = None
+    token: str | None = None
+    timestamp: datetime | None = None
     format: str = "raw-json"
+    dedupe_key: str = field(default="", repr=False)

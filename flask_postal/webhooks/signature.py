@@ -24,6 +24,7 @@ __all__ = [
     "KID_HEADER",
     "SHA1_HEADER",
     "SHA256_HEADER",
+    "check_headers",
     "sign",
     "verify",
 ]
@@ -46,6 +47,15 @@ _PADDING = PKCS1v15()
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
 
+def check_headers(headers: Headers, *, require_sha256: bool = False) -> None:
+    """Check what can be checked without a body: that a signature is there, and well
+    formed.
+
+    :raises SignatureError: if it is not.
+    """
+    _read(headers, require_sha256=require_sha256)
+
+
 def verify(
     body: bytes,
     headers: Headers,
@@ -55,7 +65,8 @@ def verify(
 ) -> PublicKey:
     """Check that one of our Postal's keys has signed these bytes.
 
-    The SHA-256 signature decides if it is there; the SHA-1 one can't rescue it.
+    The SHA-256 signature decides if it is there; the SHA-1 one can't rescue it, and
+    counts only where there is no KID header, as Postal before 3.2 sends it.
 
     :param body: The body as it came, before anything decoded it.
     :param headers: The request's headers. The look-up must ignore case, as Werkzeug's
@@ -66,21 +77,7 @@ def verify(
     :returns: The key that fits.
     :raises SignatureError: if none does.
     """
-    sha256, sha1 = headers.get(SHA256_HEADER), headers.get(SHA1_HEADER)
-    if sha256 is not None:
-        text, algorithm = sha256, _SHA256
-    elif sha1 is not None:
-        kid = headers.get(KID_HEADER)
-        if require_sha256 or kid is not None:
-            raise SignatureError(
-                "only a SHA-1 signature; a Postal that names its key signs with SHA-256"
-                if kid is not None
-                else "only a SHA-1 signature, and SHA-256 is required"
-            )
-        text, algorithm = sha1, _SHA1  # type: ignore[assignment]
-    else:
-        raise SignatureError("no signature header")
-    signature = _decode(text)
+    signature, algorithm = _read(headers, require_sha256=require_sha256)
     kid = headers.get(KID_HEADER)
     for key in keys:
         if kid is not None and key.kid != kid:
@@ -91,6 +88,24 @@ def verify(
             continue
         return key
     raise SignatureError("the signature does not fit the body")
+
+
+def _read(
+    headers: Headers, *, require_sha256: bool
+) -> tuple[bytes, hashes.SHA256 | hashes.SHA1]:
+    sha256 = headers.get(SHA256_HEADER)
+    if sha256 is not None:
+        return _decode(sha256), _SHA256
+    sha1 = headers.get(SHA1_HEADER)
+    if sha1 is None:
+        raise SignatureError("no signature header")
+    if headers.get(KID_HEADER) is not None:
+        raise SignatureError(
+            "only a SHA-1 signature; a Postal that names its key signs with SHA-256"
+        )
+    if require_sha256:
+        raise SignatureError("only a SHA-1 signature, and SHA-256 is required")
+    return _decode(sha1), _SHA1
 
 
 def sign(body: bytes, key: RSAPrivateKey) -> dict[str, str]:

@@ -1,22 +1,20 @@
-"""The body of a tracking webhook -> :class:`.TrackingEvent`."""
+"""The body of a tracking webhook -> :class:`.TrackingEvent` or
+:class:`.ServerEvent`."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from ..errors import PayloadError
 from ..outcome import EventType, Outcome, redact_all
 from ..values import as_dict, as_int, as_str, utc_time
-from .events import TrackingEvent
+from .events import ServerEvent, TrackingEvent
+from .payload import read_json
 
 __all__ = ["parse_tracking"]
 
-#: Events that carry no status; what they mean is in their names.
-_NAMED = {
-    "MessageBounced": EventType.BOUNCED,
-    "MessageLinkClicked": EventType.CLICKED,
-    "MessageLoaded": EventType.OPENED,
-}
 #: The status that an event has where its payload does not tell.
 _STATUSES = {
     "MessageSent": "Sent",
@@ -25,51 +23,91 @@ _STATUSES = {
     "MessageHeld": "Held",
     "MessageBounced": "Bounced",
 }
+#: Events that carry no status; what they mean is in their names.
+_NAMED = {
+    "MessageLinkClicked": EventType.CLICKED,
+    "MessageLoaded": EventType.OPENED,
+}
+_SERVER_EVENTS = frozenset(
+    {"DomainDNSError", "SendLimitApproaching", "SendLimitExceeded"}
+)
+_RECORDS = ("spf", "dkim", "mx", "return_path")
 
 
-def parse_tracking(body: bytes) -> TrackingEvent:
+def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
     """Read the body of a tracking webhook.
 
     :param body: The raw body, whose signature has been verified.
-    :raises PayloadError: if it is no event of Postal's.
+    :raises PayloadError: if it is no event of Postal's; ``.misdirected`` if it is a
+        mail.
     """
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        raise PayloadError("the body is not JSON") from None
-    if not isinstance(content, dict) or not isinstance(content.get("event"), str):
-        raise PayloadError("the body is no event of Postal's")
-    name = content["event"]
+    if body.startswith(b"id="):
+        raise PayloadError("the body is a form", misdirected=b"&rcpt_to=" in body)
+    content = read_json(body)
+    name = as_str(content.get("event"))
+    if name is None:
+        raise PayloadError("the body is no event", misdirected="rcpt_to" in content)
     payload = as_dict(content.get("payload"))
-    message = as_dict(payload.get("message") or payload.get("original_message"))
+    message = as_dict(payload.get("message")) or as_dict(
+        payload.get("original_message")
+    )
     outcome = Outcome.read(
         _STATUSES.get(name),
         as_str(payload.get("details")),
         as_str(payload.get("output")),
     )
     created_at = utc_time(content.get("timestamp"))
+    event_id = as_str(content.get("uuid"))
+    common: dict[str, Any] = {
+        "event_id": event_id,
+        "created_at": created_at,
+        "timestamp": utc_time(payload.get("timestamp")) or created_at,
+        "id": as_int(message.get("id")),
+        "token": as_str(message.get("token")),
+        "message_id": as_str(message.get("message_id")),
+        "recipient": as_str(message.get("to")),
+        "sender": as_str(message.get("from")),
+        "subject": as_str(message.get("subject")),
+        "reject_reason": outcome.reject_reason,
+        "hold_reason": outcome.hold_reason,
+        "smtp_code": outcome.smtp_code,
+        "enhanced_status": outcome.enhanced_status,
+        "description": outcome.description,
+        "mta_response": outcome.mta_response,
+        "esp_event": redact_all(content),
+        "dedupe_key": event_id or hashlib.sha256(body).hexdigest(),
+    }
+    if name in _SERVER_EVENTS or message.get("direction") == "incoming":
+        return _server_event(name, payload, outcome, common)
     tag = as_str(message.get("tag"))
     return TrackingEvent(
         event_type=_NAMED.get(name, outcome.event_type),
-        event_id=as_str(content.get("uuid")),
-        created_at=created_at,
-        timestamp=utc_time(payload.get("timestamp")) or created_at,
-        id=as_int(message.get("id")),
-        token=as_str(message.get("token")),
-        message_id=as_str(message.get("message_id")),
-        recipient=as_str(message.get("to")),
-        sender=as_str(message.get("from")),
-        subject=as_str(message.get("subject")),
         tags=[tag] if tag else [],
-        reject_reason=outcome.reject_reason,
-        hold_reason=outcome.hold_reason,
-        smtp_code=outcome.smtp_code,
-        enhanced_status=outcome.enhanced_status,
-        description=outcome.description,
-        mta_response=outcome.mta_response,
         click_url=as_str(payload.get("url")),
         user_agent=as_str(payload.get("user_agent")),
         ip_address=as_str(payload.get("ip_address")),
         bounce=as_dict(payload.get("bounce")) or None,
-        esp_event=redact_all(content),
+        **common,
+    )
+
+
+def _server_event(
+    name: str, payload: Mapping[str, Any], outcome: Outcome, common: dict[str, Any]
+) -> ServerEvent:
+    server = as_dict(payload.get("server"))
+    problems = {
+        record: as_str(payload.get(f"{record}_error")) or ""
+        for record in _RECORDS
+        if as_str(payload.get(f"{record}_status")) not in (None, "OK")
+    }
+    return ServerEvent(
+        event=name,
+        event_type=outcome.event_type,
+        server=as_str(server.get("permalink")),
+        organization=as_str(server.get("organization")),
+        domain=as_str(payload.get("domain")),
+        problems=problems,
+        volume=as_int(payload.get("volume")),
+        limit=as_int(payload.get("limit")),
+        **common,
     )

@@ -1,0 +1,137 @@
+"""Finds Postal's keys at ``/.well-known/jwks.json``, and follows their rotation."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..errors import ConfigurationError
+from .keys import PublicKey, load_keys
+
+__all__ = ["DiscoveredKeys", "Fetch", "fetch_jwks"]
+
+_log = logging.getLogger("flask_postal.webhooks")
+
+#: Seconds: between two attempts, until a set is looked at again, and until it is
+#: dropped when the server is not to be reached.
+PAUSE, FRESH, KEPT = 30.0, 15 * 60.0, 7 * 24 * 3600.0
+#: Seconds for one whole exchange.
+TIMEOUT = 2.0
+#: Bytes of a key set; one of a single RSA-8192 key has 1.5 kB.
+MAX_SIZE = 64 * 1024
+
+Fetch = Callable[[], bytes]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One fetch, which any number of threads wait for."""
+
+    begun: float
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class DiscoveredKeys:
+    """The keys that a Postal serves, fetched when they are needed.
+
+    :param fetch: Gets the key set; raises ``OSError`` if it can't.
+    :param clock: Seconds, never going back.
+    """
+
+    def __init__(
+        self, fetch: Fetch, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._attempt: _Attempt | None = None
+        self._keys: tuple[PublicKey, ...] = ()
+        self._fetched = 0.0
+        self._known: set[str] = set()
+
+    def find(self, kid: str | None) -> tuple[PublicKey, ...]:
+        """Return the keys to try, none if there is no telling.
+
+        A key that is known is returned at once, even while newer ones are fetched.
+        """
+        now = self._clock()
+        keys = self._matching(kid, now)
+        if keys:
+            if now - self._fetched >= FRESH:
+                self._begin(now)
+            return keys
+        attempt = self._begin(now)
+        if attempt is not None:
+            attempt.done.wait(TIMEOUT + 0.5)
+            keys = self._matching(kid, self._clock())
+        return keys
+
+    def current(self) -> tuple[PublicKey, ...]:
+        """Return all keys, fetched if there are none yet."""
+        return self.find(None)
+
+    def _matching(self, kid: str | None, now: float) -> tuple[PublicKey, ...]:
+        if now - self._fetched >= KEPT:
+            return ()
+        return tuple(key for key in self._keys if kid is None or key.kid == kid)
+
+    def _begin(self, now: float) -> _Attempt | None:
+        """Join the fetch under way, or begin one; ``None`` if it is too early."""
+        with self._lock:
+            attempt = self._attempt
+            if attempt is not None and not attempt.done.is_set():
+                return attempt
+            if attempt is not None and now - attempt.begun < PAUSE:
+                return None
+            self._attempt = attempt = _Attempt(now)
+        # In a thread of its own: a request that needs no new key does not wait for
+        # it, and one that does only for a while, however slow the server is.
+        threading.Thread(target=self._run, args=(attempt,), daemon=True).start()
+        return attempt
+
+    def _run(self, attempt: _Attempt) -> None:
+        try:
+            keys = load_keys(self._fetch().decode("utf-8"), "jwks.json")
+        except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+            _log.error("Postal's keys can't be fetched: %s", ascii(str(error)))
+        else:
+            self._keys, self._fetched = keys, self._clock()
+            for key in keys:
+                if key.kid not in self._known:
+                    self._known.add(key.kid)
+                    _log.info("trusting Postal's key %s, %d bits", key.kid, key.bits)
+        finally:
+            attempt.done.set()
+
+
+def fetch_jwks(base_url: str, ca_bundle: str | None) -> bytes:
+    """GET the key set of a Postal, without an API key and without a redirect.
+
+    :raises OSError: if there is none, or it does not come in time.
+    """
+    import requests
+
+    deadline = time.monotonic() + TIMEOUT
+    with requests.Session() as session:
+        # An auth of its own keeps requests from reading netrc.
+        response = session.get(
+            f"{base_url}/.well-known/jwks.json",
+            auth=lambda request: request,
+            headers={"Accept-Encoding": "identity"},
+            verify=ca_bundle if ca_bundle is not None else True,
+            timeout=TIMEOUT,
+            allow_redirects=False,
+            stream=True,
+        )
+        with response:
+            if response.status_code != 200:
+                raise OSError(f"{base_url} answered HTTP {response.status_code}")
+            content = b""
+            for piece in response.iter_content(4096):
+                content += piece
+                if len(content) > MAX_SIZE or time.monotonic() > deadline:
+                    raise OSError(f"the answer of {base_url} is too large or too slow")
+    return content

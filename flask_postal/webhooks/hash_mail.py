@@ -1,0 +1,114 @@
+"""Reads Postal's own reading of a mail: the format Hash, as JSON or as a form."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from ..address import Address
+from ..values import as_bool, as_dict, as_str
+from .inbound_message import InboundAttachment
+from .raw_mail import read_addresses
+
+__all__ = ["HashMail"]
+
+#: Field -> the header it stands for.
+_HEADERS = {
+    "from": "From",
+    "to": "To",
+    "cc": "Cc",
+    "reply_to": "Reply-To",
+    "subject": "Subject",
+    "date": "Date",
+    "message_id": "Message-ID",
+    "in_reply_to": "In-Reply-To",
+    "references": "References",
+    "auto_submitted": "Auto-Submitted",
+}
+_FIELDS = {header.lower(): field for field, header in _HEADERS.items()}
+
+
+class HashMail:
+    """A :class:`.MailSource` over Postal's fields."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.raw: bytes | None = None
+        self.defects: list[str] = []
+        self._fields = fields
+
+    def header_items(self) -> list[tuple[str, str]]:
+        items = []
+        for field, name in _HEADERS.items():
+            if (value := self._value(field)) is not None:
+                items.append((name, value))
+        return items
+
+    def header(self, name: str) -> str | None:
+        field = _FIELDS.get(name)
+        return None if field is None else self._value(field)
+
+    def addresses(self, name: str) -> list[Address]:
+        # Postal has decoded the names.
+        return read_addresses(self.header(name) or "", encoded=False)
+
+    def date(self) -> datetime | None:
+        value = self._value("date")
+        if not value:
+            return None
+        date = parsedate_to_datetime(value)
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+    def text(self) -> str | None:
+        text = as_str(self._fields.get("plain_body"))
+        replies = as_str(self._fields.get("replies_from_plain_body"))
+        return f"{text or ''}\n\n{replies}" if replies else text
+
+    def html(self) -> str | None:
+        return as_str(self._fields.get("html_body"))
+
+    def stripped_text(self) -> str | None:
+        if "replies_from_plain_body" not in self._fields:
+            return None
+        return as_str(self._fields.get("plain_body"))
+
+    def attachments(self) -> list[InboundAttachment]:
+        items = self._fields.get("attachments")
+        if not isinstance(items, list):
+            return []
+        return [self._attachment(as_dict(item)) for item in items]
+
+    def inlines(self) -> dict[str, InboundAttachment]:
+        return {}  # Postal does not tell content ids
+
+    def spam_detected(self) -> bool | None:
+        status = self._fields.get("spam_status")
+        return {"Spam": True, "NotSpam": False}.get(status) if status else None
+
+    def spam_score(self) -> float | None:
+        return None
+
+    def is_bounce(self) -> bool:
+        bounce = self._fields.get("bounce")
+        return bounce == "true" if isinstance(bounce, str) else bool(as_bool(bounce))
+
+    def _value(self, field: str) -> str | None:
+        value = self._fields.get(field)
+        if isinstance(value, list):
+            value = ", ".join(item for item in value if isinstance(item, str))
+        return as_str(value) or None
+
+    def _attachment(self, item: Mapping[str, Any]) -> InboundAttachment:
+        try:
+            content = base64.b64decode(as_str(item.get("data")) or "")
+        except (binascii.Error, ValueError):
+            self.defects.append("attachment: no base64")
+            content = b""
+        return InboundAttachment(
+            as_str(item.get("filename")),
+            (as_str(item.get("content_type")) or "application/octet-stream").lower(),
+            content,
+        )

@@ -1,0 +1,91 @@
+"""What one app needs to receive from one Postal: keys, secrets, limits, memory."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from urllib.parse import urlsplit
+
+from ..settings import Settings
+from .dedupe import Cache, MemoryCache, check_cache
+from .discovery import DiscoveredKeys, fetch_jwks
+from .keys import PublicKey, load_keys
+
+__all__ = ["Inbox"]
+
+_log = logging.getLogger("flask_postal.webhooks")
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Inbox:
+    """The receiving side of one app, made by ``init_app``.
+
+    :raises ConfigurationError: for a key or a cache that can't be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        prefix = settings.prefix
+        self.secrets = settings.webhook_secrets
+        self.require_sha256 = settings.webhook_require_sha256
+        self._max_bytes = {
+            "inbound": settings.inbound_max_bytes,
+            "tracking": settings.tracking_max_bytes,
+        }
+        self.configured_keys: tuple[PublicKey, ...] = ()
+        self._discovered: DiscoveredKeys | None = None
+        if settings.webhook_key is not None:
+            self.configured_keys = load_keys(
+                settings.webhook_key, f"{prefix}WEBHOOK_KEY"
+            )
+        elif settings.api_url is not None and discovery_is_safe(settings.api_url):
+            self._discovered = DiscoveredKeys(
+                partial(fetch_jwks, settings.api_url, settings.ca_bundle)
+            )
+        self.cache: Cache | None = MemoryCache()
+        if settings.dedupe_cache is None:
+            self.cache = None
+        elif settings.dedupe_cache != "memory":
+            self.cache = check_cache(settings.dedupe_cache, f"{prefix}DEDUPE_CACHE")
+        self._unheard: set[str] = set()
+        if self.configured_keys and not self.secrets:
+            _log.warning(
+                "%sWEBHOOK_SECRET is not set: every mail server on your Postal signs"
+                " with the same key, and could call your webhooks; put user:password"
+                " into their URLs in Postal and set it",
+                prefix,
+            )
+
+    @property
+    def discovers_keys(self) -> bool:
+        """Whether keys are fetched from Postal. One that serves them signs with
+        SHA-256."""
+        return self._discovered is not None
+
+    def max_bytes(self, hook: str) -> int:
+        """Return the limit for a body."""
+        return self._max_bytes[hook]
+
+    def find_keys(self, kid: str | None) -> tuple[PublicKey, ...]:
+        """Return the keys to try for a KID header; none if there is no telling."""
+        if self._discovered is not None:
+            return self._discovered.find(kid)
+        return tuple(
+            key for key in self.configured_keys if kid is None or key.kid == kid
+        )
+
+    def note_unheard(self, kind: str) -> None:
+        """Warn, once, that an event has no receiver."""
+        if kind not in self._unheard:
+            self._unheard.add(kind)
+            _log.warning(
+                "no receiver is connected for %s; inside create_app() connect with"
+                " weak=False, for blinker holds receivers weakly",
+                kind,
+            )
+
+
+def discovery_is_safe(api_url: str) -> bool:
+    """Tell whether keys fetched from there are surely Postal's."""
+    parts = urlsplit(api_url)
+    return parts.scheme == "https" or parts.hostname in _LOOPBACK

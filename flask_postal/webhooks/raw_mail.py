@@ -1,0 +1,309 @@
+"""Reads a raw mail with the standard library's parser, and its surprises."""
+
+from __future__ import annotations
+
+import email
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.header import decode_header
+from email.message import Message as Part
+from email.parser import BytesHeaderParser
+from email.policy import compat32
+from email.utils import getaddresses, parsedate_to_datetime
+from functools import cached_property
+from typing import Any
+
+from ..address import Address
+from .inbound_message import InboundAttachment
+
+__all__ = ["RawMail", "decode_words", "read_addresses"]
+
+#: Parts that are looked at; a mail with more is a weapon.
+MAX_PARTS = 1000
+#: How deep multiparts may stand in each other.
+MAX_DEPTH = 100
+#: Characters of a header with addresses that are looked at.
+MAX_ADDRESSES = 100_000
+
+
+class RawMail:
+    """A :class:`.MailSource` over the bytes of a mail."""
+
+    def __init__(self, raw: bytes, *, null_sender: bool = False) -> None:
+        self.raw: bytes | None = raw
+        self.defects: list[str] = []
+        self._bytes = raw
+        self._null_sender = null_sender
+
+    # ---- headers
+
+    @cached_property
+    def _head(self) -> list[tuple[str, str]]:
+        """All headers as they came, unfolded, in 8-bit mails decoded."""
+        end = re.search(rb"\r?\n\r?\n", self._bytes)
+        head = self._bytes[: end.end()] if end else self._bytes
+        parsed = BytesHeaderParser(policy=compat32).parsebytes(head)
+        # Not through the headers' own interface: it can't decode 8-bit ones.
+        items = parsed.raw_items()
+        return [(name, _unfold(_from_bytes(str(value)))) for name, value in items]
+
+    def _raw_header(self, name: str) -> str | None:
+        return next((value for n, value in self._head if n.lower() == name), None)
+
+    def header_items(self) -> list[tuple[str, str]]:
+        return [(name, decode_words(value)) for name, value in self._head]
+
+    def header(self, name: str) -> str | None:
+        value = self._raw_header(name)
+        return None if value is None else decode_words(value)
+
+    def addresses(self, name: str) -> list[Address]:
+        values = [value for n, value in self._head if n.lower() == name]
+        return read_addresses(", ".join(values), encoded=True)
+
+    def date(self) -> datetime | None:
+        value = self._raw_header("date")
+        if not value:
+            return None
+        date = parsedate_to_datetime(value)
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+    def _verdict(self, name: str) -> str | None:
+        """A header that Postal put above the first Received header.
+
+        The same headers further down come from the author and prove nothing; without a
+        Received header nobody can tell.
+        """
+        found = None
+        for header, value in self._head:
+            if header.lower() == "received":
+                return found
+            if header.lower() == name and found is None:
+                found = value.strip()
+        return None
+
+    def spam_detected(self) -> bool | None:
+        return {"yes": True, "no": False}.get(self._verdict("x-postal-spam") or "")
+
+    def spam_score(self) -> float | None:
+        score = self._verdict("x-postal-spam-score")
+        return None if score is None else float(score)
+
+    # ---- parts
+
+    @cached_property
+    def _root(self) -> Part:
+        made: list[Part] = []  # the first by the parser, to see whether it can
+
+        def make(policy: Any = compat32) -> Part:
+            if len(made) > MAX_PARTS:
+                raise _TooManyError
+            made.append(Part(policy))
+            return made[-1]
+
+        try:
+            return email.message_from_bytes(
+                self._bytes,
+                _class=make,
+                policy=compat32,
+            )
+        except _TooManyError:
+            self.defects.append(f"parts: more than {MAX_PARTS}; the rest is not read")
+        except RecursionError:
+            self.defects.append("parts: nested too deeply; the innermost are not read")
+        return made[1]
+
+    @cached_property
+    def _leaves(self) -> list[tuple[Part, str]]:
+        """The parts that hold something, each with the subtype of its multipart."""
+        leaves: list[tuple[Part, str]] = []
+        todo: list[tuple[Any, str, int]] = [(self._root, "", 0)]
+        while todo:
+            part, parent, depth = todo.pop()
+            if not isinstance(part, Part):
+                continue
+            if part.get_content_maintype() != "multipart":
+                leaves.append((part, parent))
+            elif depth >= MAX_DEPTH:
+                self.defects.append("parts: nested too deeply; the rest is not read")
+            elif isinstance(children := part.get_payload(), list):
+                subtype = part.get_content_subtype()
+                todo += [(child, subtype, depth + 1) for child in reversed(children)]
+            elif isinstance(children, str) and not leaves:
+                leaves.append((part, parent))  # multipart in name only
+        return leaves
+
+    @cached_property
+    def _sorted(self) -> dict[str, Any]:
+        """Which part is what: the first text, the first HTML, files, images."""
+        found: dict[str, Any] = {
+            "plain": None,
+            "html": None,
+            "files": [],
+            "inlines": {},
+        }
+        for part, parent in self._leaves:
+            kind = part.get_content_type()
+            disposition = (part.get_content_disposition() or "").lower()
+            if kind.startswith("multipart/"):
+                kind = "text/plain"
+            subtype = kind.partition("/")[2]
+            if (
+                kind in ("text/plain", "text/html")
+                and disposition != "attachment"
+                and found[subtype] is None
+                and _filename(part) is None
+            ):
+                found[subtype] = part
+                continue
+            content_id = _content_id(part)
+            if content_id and disposition != "attachment":
+                found["inlines"].setdefault(content_id, part)
+                if parent == "related":
+                    continue
+            found["files"].append(part)
+        return found
+
+    def text(self) -> str | None:
+        return self._text_of(self._sorted["plain"])
+
+    def html(self) -> str | None:
+        return self._text_of(self._sorted["html"])
+
+    def stripped_text(self) -> str | None:
+        return None
+
+    def attachments(self) -> list[InboundAttachment]:
+        return [self._attachment(part) for part in self._sorted["files"]]
+
+    def inlines(self) -> dict[str, InboundAttachment]:
+        parts = self._sorted["inlines"]
+        return {name: self._attachment(part) for name, part in parts.items()}
+
+    def is_bounce(self) -> bool:
+        content_type = (self._raw_header("content-type") or "").lower()
+        if content_type.startswith("multipart/report"):
+            return "delivery-status" in content_type
+        sender = self.addresses("from")
+        name = sender[0].username.lower() if sender else ""
+        return self._null_sender and name in ("mailer-daemon", "postmaster")
+
+    def _text_of(self, part: Part | None) -> str | None:
+        if part is None:
+            return None
+        data = _content(part)
+        try:
+            charset = str(part.get_content_charset() or "utf-8")
+        except (LookupError, ValueError):
+            charset = "utf-8"
+        for candidate in (charset, "utf-8"):
+            try:
+                return data.decode(candidate)
+            except (LookupError, ValueError):
+                continue
+        self.defects.append(f"text: not {charset!a}; read as windows-1252")
+        return data.decode("windows-1252", "replace")
+
+    def _attachment(self, part: Part) -> InboundAttachment:
+        try:
+            content = _content(part)
+        except Exception as error:  # noqa: BLE001
+            # As InboundMessage._read, for this file alone: the others can be read.
+            self.defects.append(f"attachment: {type(error).__name__}")
+            content = b""
+        return InboundAttachment(
+            _filename(part), part.get_content_type(), content, _content_id(part)
+        )
+
+
+class _TooManyError(Exception):
+    """Ends the parser."""
+
+
+def _content(part: Part) -> bytes:
+    if part.get_content_maintype() == "message":
+        payload = part.get_payload()
+        if isinstance(payload, list):
+            return b"\r\n".join(
+                _flat(child) for child in payload if isinstance(child, Part)
+            )
+    data = part.get_payload(decode=True)
+    if isinstance(data, bytes):
+        return data
+    text = part.get_payload()
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else b""
+
+
+def _flat(part: Part) -> bytes:
+    return part.as_bytes(policy=compat32.clone(linesep="\r\n", max_line_length=0))
+
+
+def _filename(part: Part) -> str | None:
+    try:
+        name = part.get_filename()
+    except (LookupError, ValueError, TypeError):
+        return None
+    if not name:
+        return None
+    return re.sub("[\ud800-\udfff]", "\ufffd", decode_words(_from_bytes(str(name))))
+
+
+def _content_id(part: Part) -> str | None:
+    values = (v for n, v in part.raw_items() if n.lower() == "content-id")
+    value = next(values, None)
+    return None if value is None else _from_bytes(str(value)).strip(" <>\r\n\t") or None
+
+
+def _unfold(value: str) -> str:
+    return re.sub(r"\r?\n(?=[ \t])", "", value).strip(" \t\r\n")
+
+
+def _from_bytes(value: str) -> str:
+    """Decode what the parser could not: 8-bit bytes hide in it as surrogates."""
+    if value.isascii():
+        return value
+    data = value.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("windows-1252", "replace")
+
+
+def decode_words(value: str) -> str:
+    """Decode RFC 2047 encoded words; what is none, or broken, stays as it is."""
+    if "=?" not in value:
+        return value
+    try:
+        pieces = decode_header(value)
+    except (HeaderParseError, ValueError, LookupError):
+        return value
+    text = ""
+    for data, charset in pieces:
+        if isinstance(data, str):
+            text += data
+            continue
+        try:
+            # decode_header writes what stands between words in this codec.
+            text += data.decode(charset or "raw-unicode-escape")
+        except (LookupError, ValueError):
+            text += data.decode("utf-8", "replace")
+    return text
+
+
+def read_addresses(value: str, *, encoded: bool) -> list[Address]:
+    """Read a header of addresses, leaving out what is none.
+
+    :param encoded: Whether names are still in encoded words.
+    """
+    return list(_addresses(value[:MAX_ADDRESSES], encoded=encoded))
+
+
+def _addresses(value: str, *, encoded: bool) -> Iterator[Address]:
+    for name, addr_spec in getaddresses([value]):
+        if addr_spec and "@" in addr_spec:
+            name = decode_words(name) if encoded else name
+            yield Address(
+                *(re.sub("[\ud800-\udfff]", "\ufffd", t) for t in (addr_spec, name))
+            )
