@@ -100,7 +100,7 @@ def check_cache(cache: Any, setting: str) -> Cache:
     :raises ConfigurationError: if it can't, with the reason.
     """
     backend = cache
-    if type(cache).__module__.startswith("flask_caching") and hasattr(cache, "app"):
+    if isinstance(getattr(type(cache), "cache", None), property):  # Flask-Caching's
         try:
             backend = cache.cache
         except (KeyError, RuntimeError, AttributeError):

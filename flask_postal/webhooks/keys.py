@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,7 +104,7 @@ def _load_text(text: str) -> Iterable[PublicKey]:
         yield from _load_json(content)
     elif "-----BEGIN" in text:
         pem = text.replace("\\r", "").replace("\\n", "\n")
-        yield _checked(serialization.load_pem_public_key(pem.encode()))
+        yield _checked(_public_key(serialization.load_pem_public_key, pem.encode()))
     else:
         if record := re.search(r"(?:^|[;\s\"])p\s*=\s*([^;]*)", text):
             text = record[1]
@@ -117,7 +117,15 @@ def _load_der(text: str) -> PublicKey:
         der = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("it is no base64, no PEM and no JWK") from None
-    return _checked(serialization.load_der_public_key(der))
+    return _checked(_public_key(serialization.load_der_public_key, der))
+
+
+def _public_key(load: Callable[[bytes], object], data: bytes) -> object:
+    try:
+        return load(data)
+    except (ValueError, UnsupportedAlgorithm):
+        # What cryptography says about it fills a screen.
+        raise ValueError("it is no public key, or not the whole of one") from None
 
 
 def _load_json(content: Any) -> Iterable[PublicKey]:

@@ -1,0 +1,433 @@
+"""Mail that comes in: the four formats, and mail that means harm."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flask_postal import Address, PayloadError
+from flask_postal.sandbox.traffic import SigningKey
+from flask_postal.webhooks.inbound import FORM, JSON, parse_inbound
+from flask_postal.webhooks.inbound_message import InboundMessage
+from flask_postal.webhooks.raw_mail import RawMail
+
+from .captures import CAPTURES, Recorded
+from .conftest import MakeApp
+
+ALL = sorted(path.stem for path in (CAPTURES / "inbound").glob("*.body"))
+ACCESSORS = [
+    name
+    for name in dir(InboundMessage)
+    if not name.startswith("_") and name not in ("header", "raw")
+]
+
+
+def load(name: str) -> Any:
+    recorded = Recorded.load(f"inbound/{name}")
+    return parse_inbound(recorded.body, recorded.headers["Content-Type"])
+
+
+def mail(raw: bytes, **more: Any) -> InboundMessage:
+    return InboundMessage(RawMail(raw, **more))
+
+
+def everything(message: InboundMessage) -> dict[str, Any]:
+    """Read all there is; nothing may raise, and UTF-8 must take it."""
+    values = {name: getattr(message, name) for name in ACCESSORS}
+    for attachment in values["attachments"]:
+        assert attachment.safe_filename
+        assert attachment.as_file().read() == attachment.content
+    repr(values).encode()
+    return values
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_recorded_mail_is_accepted(
+    make_app: MakeApp, inbound: list[Any], name: str
+) -> None:
+    app, _ = make_app()
+    answer = Recorded.load(f"inbound/{name}").post(app.test_client())
+    assert answer.status_code == 200
+    (event,) = inbound
+    assert isinstance(event.id, int)
+    assert name.startswith(event.format)
+    values = everything(event.message)
+    assert values["defects"] == []
+
+
+@pytest.mark.parametrize("name", ["raw-json", "raw-form", "hash-json", "hash-form"])
+def test_the_four_formats_look_the_same(name: str) -> None:
+    event = load(name)
+    message = event.message
+    assert event.format == name
+    assert message.envelope_sender == "zoe@outside.test"
+    assert message.envelope_recipient == f"{name}@example.test"
+    assert message.from_email == Address("zoe@outside.test", "Zoë, Ångström")
+    assert message.to == [
+        Address(f"{name}@example.test", "Inböx, Acme"),
+        Address("other@outside.test"),
+    ]
+    assert message.cc == [Address("jose@outside.test", "José")]
+    assert message.reply_to == [
+        Address("r1@outside.test"),
+        Address("r2@outside.test", "R, Zwei"),
+    ]
+    assert message.subject == "Grüße ✓ 🎉 <b>&'\"</b>"
+    assert message.message_id == "in-1@outside.test"
+    assert message.in_reply_to == "orig-1@example.test"
+    assert message.references == ["orig-0@example.test", "orig-1@example.test"]
+    assert message.date == datetime(2026, 11, 22, 9, tzinfo=UTC)
+    assert message.text is not None
+    assert message.text.startswith("Hällo ✓\nLine & = + % two\n")
+    assert message.html is not None
+    assert message.html.startswith("<p>Hällo ✓ &amp; <a href=")
+    assert message.spam_detected is False
+    assert message.is_auto_reply is True
+    assert message.is_bounce is False
+    assert message.header("Subject") == message.subject
+    assert message.attachments[0].filename == "résumé ☃ & =.pdf"
+    assert message.attachments[0].content == bytes(range(256)) * 3
+    assert message.attachments[0].content_type == "application/pdf"
+    assert message.stripped_text is None
+    assert (message.raw is None) is name.startswith("hash")
+
+
+def test_stripped_replies_are_told_apart() -> None:
+    for name in ("hash-json-strip-replies", "hash-form-strip-replies"):
+        message = load(name).message
+        assert message.stripped_text == "Hällo ✓\nLine & = + % two"
+        assert message.text.startswith(message.stripped_text)
+        assert "> quoted" in message.text
+
+
+def test_a_null_sender_and_a_bounce() -> None:
+    message = load("hash-json-returnpath").message
+    assert message.envelope_sender is None
+    assert message.is_bounce is True
+
+
+def test_attachments_without_a_disposition_are_found() -> None:
+    message = load("raw-json-attachments").message
+    assert message.text == "see\n"
+    found = [(a.filename, a.content_type, a.size) for a in message.attachments]
+    assert found[:2] == [
+        ("empty.bin", "application/octet-stream", 0),
+        ("in line.png", "image/png", 200),
+    ]
+    assert found[2][1] == "message/rfc822"
+    assert found[3] == (None, "application/octet-stream", 1)
+    assert message.inlines["c@x"].content == message.attachments[1].content
+
+
+def test_the_text_of_an_attached_message_is_not_the_body() -> None:
+    inner = b"Content-Type: text/plain\n\ninner"
+    raw = (
+        b'From: a@b.c\nContent-Type: multipart/mixed; boundary="x"\n\n'
+        b"--x\nContent-Type: message/rfc822\n\n" + inner + b"\n--x--\n"
+    )
+    message = mail(raw)
+    assert (message.text, message.html) == (None, None)
+    assert message.attachments[0].content_type == "message/rfc822"
+    assert b"inner" in message.attachments[0].content
+
+
+def test_images_of_the_html_are_inlines_and_no_attachments() -> None:
+    raw = (
+        b'Content-Type: multipart/related; boundary="x"\n\n'
+        b"--x\nContent-Type: text/html\n\n<img src=cid:a>\n"
+        b"--x\nContent-Type: image/png\nContent-ID: <a>\n\nPNG\n--x--\n"
+    )
+    message = mail(raw)
+    assert message.html == "<img src=cid:a>"
+    assert message.attachments == []
+    assert message.inlines["a"].content == b"PNG"
+
+
+# ---- spam: only what stands above the first Received header
+
+SPAM = b"X-Postal-Spam: yes\nX-Postal-Spam-Score: 9.5\n"
+CLEAN = b"X-Postal-Spam: no\nX-Postal-Spam-Score: 0.5\n"
+RECEIVED = b"Received: from x by y\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "verdict", "score"),
+    [
+        (SPAM + RECEIVED, True, 9.5),
+        (CLEAN + RECEIVED + SPAM, False, 0.5),
+        (SPAM + RECEIVED + CLEAN, True, 9.5),
+        (SPAM + CLEAN + RECEIVED, True, 9.5),
+        (RECEIVED + CLEAN, None, None),
+        (CLEAN, None, None),
+        (b"X-Postal-Spam: perhaps\n" + RECEIVED, None, None),
+        (b"X-Postal-Spam-Score: much\n" + RECEIVED, None, None),
+        (b"Subject: x\n\n" + SPAM + RECEIVED, None, None),
+    ],
+)
+def test_the_spam_verdict_is_postals_own(
+    raw: bytes, verdict: bool | None, score: float | None
+) -> None:
+    message = mail(raw + b"\nbody")
+    assert (message.spam_detected, message.spam_score) == (verdict, score)
+
+
+@pytest.mark.parametrize(
+    ("headers", "automatic"),
+    [
+        (b"Auto-Submitted: auto-replied", True),
+        (b"Auto-Submitted: auto-generated; x=y", True),
+        (b"Auto-Submitted: no", False),
+        (b"Precedence: auto_reply", True),
+        (b"X-Autoreply: yes", True),
+        (b"Subject: Auto-Submitted", False),
+    ],
+)
+def test_auto_replies_are_recognised(headers: bytes, automatic: bool) -> None:
+    assert mail(headers + b"\n\nx").is_auto_reply is automatic
+
+
+@pytest.mark.parametrize(
+    ("raw", "null_sender", "bounce"),
+    [
+        (b"Content-Type: multipart/report; report-type=delivery-status", True, True),
+        (b"Content-Type: multipart/report; report-type=disposition", True, False),
+        (b"From: MAILER-DAEMON@x.y", True, True),
+        (b"From: MAILER-DAEMON@x.y", False, False),
+        (b"From: ana@x.y", True, False),
+    ],
+)
+def test_bounces_are_recognised(raw: bytes, null_sender: bool, bounce: bool) -> None:
+    assert mail(raw + b"\n\nx", null_sender=null_sender).is_bounce is bounce
+
+
+# ---- hostile mail
+
+
+def nested(depth: int) -> bytes:
+    return b"".join(
+        b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n' % (n, n)
+        for n in range(depth)
+    )
+
+
+def parts(count: int) -> bytes:
+    return b'Content-Type: multipart/mixed; boundary="x"\n\n' + b"--x\n\n\n" * count
+
+
+HOSTILE = {
+    "empty": b"",
+    "no header": b"just text",
+    "from": b"From: <\n\nx",
+    "message-id": b"Message-ID: <[\n\nx",
+    "parentheses": b"To: " + b"(" * 50_000 + b"\n\nx",
+    "addresses": b"To: " + b"a@b.c, " * 50_000 + b"\n\nx",
+    "charset": b"Content-Type: text/plain; charset=klingon\n\nx",
+    "charset name": b"Content-Type: text/plain; charset=\xff\n\nx",
+    "charset rfc2231": b"Content-Type: text/plain; charset*=utf-8''%FF\n\nx",
+    "idna charset": b"Content-Type: text/plain; charset=idna\n\n\xff..",
+    "zlib charset": b"Content-Type: text/plain; charset=zlib\n\nx",
+    "8bit": b"Subject: Gr\xfc\xdfe\nContent-Type: text/plain\n\nGr\xfc\xdfe",
+    "utf-8 header": "Subject: Grüße ✓\n\nx".encode(),
+    "word charset": b"Subject: =?klingon?q?x?=\n\nx",
+    "word base64": b"Subject: =?utf-8?b?x?=\n\nx",
+    "word bytes": b"Subject: =?utf-8?q?=FF=FE?=\n\nx",
+    "date": b"Date: Mon, 99 Foo 99999 99:99:99 +9999\n\nx",
+    "date huge": b"Date: " + b"9" * 10_000 + b"\n\nx",
+    "base64": b"Content-Transfer-Encoding: base64\n\n%%%=A",
+    "unknown encoding": b"Content-Transfer-Encoding: x-uue\n\nx",
+    "uuencode": b"Content-Transfer-Encoding: x-uuencode\n\nbegin 666 x\n\xff\nend",
+    "no boundary": b"Content-Type: multipart/mixed\n\nx",
+    "odd boundary": b'Content-Type: multipart/mixed; boundary="\xff"\n\n--\xff\n\nx',
+    "filename": b"Content-Disposition: attachment; filename*=x'y\n\nx",
+    "filename2": b"Content-Disposition: attachment; filename*0*=\xff''%\n\nx",
+    "disposition": b"Content-Disposition: ;;;=\n\nx",
+    "no type": b"Content-Type: /\n\nx",
+    "message": b"Content-Type: message/rfc822\n\n" + nested(50),
+    "message base64": b"Content-Type: message/rfc822\n"
+    b"Content-Transfer-Encoding: base64\n\nRnJvbTogYQ==",
+    "delivery-status": b"Content-Type: message/delivery-status\n\nx\n\ny",
+    "partial": b"Content-Type: message/external-body\n\nx",
+    "nested": nested(1000),
+    "nested 150": nested(150) + b"\ntext",
+    "parts": parts(100_000),
+    "nul": b"Subject: a\0b\nFrom: \0@\0\n\n\0",
+    "crs": b"Subject: a\rb\r\rTo: x\r\n\r\nx",
+    "long line": b"Subject: " + b"x" * 1_000_000 + b"\n\nx",
+    "headers": b"X: y\n" * 50_000 + b"\nx",
+    "surrogates": b"Subject: =?utf-16?b?2AA=?=\n\nx",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_accessor_raises_or_takes_long(name: str) -> None:
+    started = time.monotonic()
+    everything(mail(HOSTILE[name]))
+    assert time.monotonic() - started < 4
+
+
+def test_what_is_capped_or_unreadable_is_noted_in_defects() -> None:
+    message = mail(HOSTILE["parts"])
+    assert len(message.attachments) <= 1000
+    assert "more than 1000" in message.defects[0]
+    message = mail(HOSTILE["nested"])
+    everything(message)
+    assert "nested too deeply" in message.defects[0]
+    message = mail(b"Date: never\n\nx")
+    assert (message.date, message.defects) == (None, ["date: ValueError"])
+
+
+def test_8_bit_mail_is_read_as_what_it_is() -> None:
+    message = mail(HOSTILE["8bit"])
+    assert (message.subject, message.text) == ("Grüße", "Grüße")
+    assert mail(HOSTILE["utf-8 header"]).subject == "Grüße ✓"
+    assert load("raw-json-latin1-body").message.text is not None
+
+
+@pytest.mark.parametrize(
+    ("filename", "safe"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\x\\a.pdf", "a.pdf"),
+        (".htaccess", "htaccess"),
+        ("a\0b\n.txt", "a_b_.txt"),
+        ("résumé.pdf", "résumé.pdf"),
+        ("", "attachment"),
+        (None, "attachment"),
+        ("..", "attachment"),
+        ("x" * 999, "x" * 150),
+    ],
+)
+def test_safe_filename_is_a_name_and_nothing_else(
+    filename: str | None, safe: str
+) -> None:
+    from flask_postal.webhooks.inbound_message import InboundAttachment
+
+    assert InboundAttachment(filename, "a/b", b"").safe_filename == safe
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.binary(max_size=600))
+def test_no_bytes_make_an_accessor_raise(raw: bytes) -> None:
+    everything(mail(raw))
+    everything(mail(b'Content-Type: multipart/mixed; boundary="x"\n\n--x\n' + raw))
+    everything(mail(b"From: " + raw.replace(b"\n", b"") + b"\nSubject: x\n\n" + raw))
+
+
+# ---- bodies
+
+
+def form(**fields: str) -> bytes:
+    pairs = "&".join(f"{key}={quote_plus(value)}" for key, value in fields.items())
+    return pairs.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"id=5",
+        b"rcpt_to=a&id=5&token=x",
+        b"id=x&rcpt_to=a&token=x",
+        b"id=5&rcpt_to=a@b&token=x",
+        b"id=5&rcpt_to=a&token=x\n",
+        b"id=5&rcpt_to=\xc3\xa4&token=x",
+        b"id=5&rcpt_to=a;token=x",
+        b"id=5&rcpt_to=a&x=y",
+        b"id=5&rcpt_to=a&message=%%%",
+        b"id=5&" + b"a=b&" * 20_000 + b"rcpt_to=a&token=x",
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_a_form_that_postal_does_not_write_is_refused(body: bytes) -> None:
+    with pytest.raises(PayloadError, match=r"."):
+        parse_inbound(body, FORM)
+
+
+def test_a_dkim_signed_block_of_headers_is_no_form() -> None:
+    block = b"from:id=5&rcpt_to=a&token=x <a@b.c>\r\ndkim-signature:v=1; b="
+    for body in (block, b"id=5&rcpt_to=a&token=x:" + block):
+        with pytest.raises(PayloadError, match="Postal's encoder"):
+            parse_inbound(body, FORM)
+
+
+def test_attachments_of_a_form_are_put_together() -> None:
+    body = form(id="5", rcpt_to="a@b.c", token="t") + (
+        b"&attachments%5B1%5D%5Bfilename%5D=b.txt&attachments%5B0%5D%5Bdata%5D=eA%3D%3D"
+        b"&attachments%5B99999%5D%5Bdata%5D=x&mail_from"
+    )
+    message = parse_inbound(body, FORM).message
+    assert [(a.filename, a.content) for a in message.attachments] == [
+        (None, b"x"),
+        ("b.txt", b""),
+    ]
+    assert message.envelope_sender is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"token": "t", "attachments": "x", "reply_to": [5], "to": []},
+        {"token": "t", "attachments": [5, {}, {"data": "%"}, {"filename": 5}]},
+        {"token": "t", "timestamp": "x", "bounce": [], "spam_status": "x"},
+        {"token": "t", "plain_body": 5, "html_body": [], "date": "never", "id": "x"},
+        {"token": "t", "subject": "a\ud800", "from": "\udfff <a@b.c>"},
+        {"message": "", "id": []},
+        {"message": "eA==", "mail_from": 5, "id": 1.5},
+    ],
+)
+def test_fields_of_any_type_pass(fields: dict[str, Any]) -> None:
+    body = json.dumps({"rcpt_to": "a@b.c", **fields}).encode()
+    everything(parse_inbound(body, JSON).message)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b'{"rcpt_to": "a@b.c"}',
+        b'{"rcpt_to": "a@b.c", "message": 5}',
+        b'{"rcpt_to": "a@b.c", "message": "%%%"}',
+        b'{"rcpt_to": "a@b.c", "message": "eA=="',
+    ],
+)
+def test_json_that_is_no_mail_is_refused(body: bytes) -> None:
+    with pytest.raises(PayloadError, match=r"."):
+        parse_inbound(body, JSON)
+
+
+def test_mails_are_told_apart_by_token_or_digest() -> None:
+    hash_mail = load("hash-json").dedupe_key
+    assert hash_mail != load("hash-json-minimal").dedupe_key
+    body = {"id": 5, "rcpt_to": "a@b.c", "message": base64.b64encode(b"one").decode()}
+    one = parse_inbound(json.dumps(body).encode())
+    again = parse_inbound(json.dumps({**body, "size": 3}).encode())
+    other = parse_inbound(json.dumps({**body, "id": 6}).encode())
+    assert one.dedupe_key == again.dedupe_key != other.dedupe_key
+
+
+def test_a_large_mail_is_accepted(
+    make_app: MakeApp, signing_key: SigningKey, inbound: list[Any]
+) -> None:
+    raw = b"Subject: large\n\n" + b"x" * 13_000_000
+    body = json.dumps(
+        {
+            "id": 5,
+            "rcpt_to": "a@b.c",
+            "mail_from": None,
+            "message": base64.encodebytes(raw).decode(),
+        }
+    ).encode()
+    app, _ = make_app(POSTAL_WEBHOOK_KEY=signing_key.jwks())
+    headers = {"Content-Type": JSON, **signing_key.headers(body)}
+    answer = app.test_client().post("/postal/inbound/", data=body, headers=headers)
+    assert answer.status_code == 200
+    assert inbound[0].message.raw == raw
