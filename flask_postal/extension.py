@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, current_app, has_app_context
 
+from .cli import postal_cli
 from .errors import ConfigurationError
 from .sending.mailer import Mailer
 from .sending.message import Message
@@ -89,6 +90,8 @@ class Postal:
         server = _Server(settings, Mailer(self, settings))
         if settings.webhook_key is not None or settings.dedupe_cache != "memory":
             server.webhooks()  # so that a bad value is known now
+        if "postal" not in app.cli.commands:
+            app.cli.add_command(postal_cli)
         app.extensions[self.key] = self
         self._servers[app] = server
 

@@ -49,6 +49,12 @@ class Settings:
     tracking_max_bytes: int = 256 * 1024
     dedupe_cache: Any = "memory"
 
+    @property
+    def api_is_loopback(self) -> bool:
+        """Whether Postal, or a sandbox, is on this machine."""
+        host = urlsplit(self.api_url or "").hostname
+        return host in ("127.0.0.1", "localhost", "::1")
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], prefix: str) -> Settings:
         """Read and check the settings.

@@ -82,6 +82,21 @@ def create_app(
         partial(send, _read_message),
         methods=["POST"],
     )
+
+    @app.post("/api/v1/messages/message")
+    def message() -> Response:
+        try:
+            _authenticate(api_key)
+        except _RefusedError as refusal:
+            return _answer(refusal.status, refusal.data)
+        number = request.get_json().get("id")
+        for stored in messages:
+            if stored.id == number:
+                return _answer("success", {"id": stored.id, "token": stored.token})
+        text = "No message found matching provided ID"
+        missing = {"message": text, "id": number, "code": "MessageNotFound"}
+        return _answer("error", missing)
+
     app.add_url_rule(
         "/api/v1/send/raw", "send_raw", partial(send, _read_raw), methods=["POST"]
     )

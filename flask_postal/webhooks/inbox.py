@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from urllib.parse import urlsplit
 
 from ..settings import Settings
 from .dedupe import Cache, MemoryCache, check_cache
@@ -14,8 +13,6 @@ from .keys import PublicKey, load_keys
 __all__ = ["Inbox"]
 
 _log = logging.getLogger("flask_postal.webhooks")
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Inbox:
@@ -38,7 +35,10 @@ class Inbox:
             self.configured_keys = load_keys(
                 settings.webhook_key, f"{prefix}WEBHOOK_KEY"
             )
-        elif settings.api_url is not None and discovery_is_safe(settings.api_url):
+        elif settings.api_url is not None and (
+            settings.api_url.startswith("https://") or settings.api_is_loopback
+        ):
+            # Over plain http from elsewhere anybody could hand us a key.
             self._discovered = DiscoveredKeys(
                 partial(fetch_jwks, settings.api_url, settings.ca_bundle)
             )
@@ -83,9 +83,3 @@ class Inbox:
                 " weak=False, for blinker holds receivers weakly",
                 kind,
             )
-
-
-def discovery_is_safe(api_url: str) -> bool:
-    """Tell whether keys fetched from there are surely Postal's."""
-    parts = urlsplit(api_url)
-    return parts.scheme == "https" or parts.hostname in _LOOPBACK

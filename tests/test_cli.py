@@ -1,0 +1,220 @@
+"""``flask postal check`` and ``keys``: each trap found, and only where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, redirect, request
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_wtf.csrf import CSRFProtect
+
+from flask_postal import Postal, inbound_received, tracking_received
+from flask_postal.sandbox import Sandbox
+
+from .captures import DKIM_RECORD, KEY1024_DKIM_RECORD, KID
+from .servers import answering, loopback
+
+
+def receiver(app: Flask, **extra: Any) -> None:
+    """Hear everything."""
+
+
+def good(sandbox: Sandbox, **config: Any) -> Flask:
+    """An app in which nothing is wrong."""
+    app = Flask("good")
+    app.config.update(
+        sandbox.settings(),
+        POSTAL_WEBHOOK_SECRET="user:password",
+        POSTAL_DEFAULT_SENDER="a@b.c",
+        SECRET_KEY="x",
+    )
+    app.config.update(config)
+    app.register_blueprint(Postal(app).blueprint)
+    tracking_received.connect(receiver, sender=app)
+    inbound_received.connect(receiver, sender=app)
+    return app
+
+
+def run(app: Flask, *arguments: str) -> tuple[int, str]:
+    result = app.test_cli_runner().invoke(args=["postal", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.output
+
+
+def test_a_good_app_passes(sandbox: Sandbox) -> None:
+    code, output = run(good(sandbox), "check")
+    assert (code, output.count("error"), output.count("warning")) == (0, 0, 0), output
+    assert f"{sandbox.url} takes the API key" in output
+    assert f"webhook key {sandbox.key.public.kid}, 2048 bits" in output
+    assert "tracking-received: 1 receiver(s)" in output
+    assert "/postal/inbound/ refuses strangers" in output
+    assert sandbox.api_key not in output
+
+
+def login_required(app: Flask) -> None:
+    @app.before_request
+    def require_login() -> Any:
+        return redirect("/login")
+
+
+def login_but_not_for_postal(app: Flask) -> None:
+    @app.before_request
+    def require_login() -> Any:
+        if request.blueprint == "postal":
+            return None
+        return redirect("/login")
+
+
+def limited(app: Flask) -> None:
+    Limiter(get_remote_address, app=app, default_limits=["5 per day"])
+
+
+def limited_but_not_postal(app: Flask) -> None:
+    limiter = Limiter(get_remote_address, app=app, default_limits=["5 per day"])
+    blueprint: Any = app.blueprints["postal"]
+    limiter.exempt(blueprint)
+
+
+def nothing(app: Flask) -> None:
+    """Change nothing."""
+
+
+def config(**values: Any) -> Callable[[Flask], None]:
+    return lambda app: app.config.update(values)
+
+
+@pytest.mark.parametrize(
+    ("trap", "text", "without"),
+    [
+        (login_required, "require_login", login_but_not_for_postal),
+        (limited, "a rate limiter may answer Postal", limited_but_not_postal),
+        (
+            config(TRUSTED_HOSTS=["app.example.com"]),
+            "TRUSTED_HOSTS lets in app.example.com only",
+            config(TRUSTED_HOSTS=None),
+        ),
+    ],
+    ids=["login", "limiter", "trusted hosts"],
+)
+@pytest.mark.filterwarnings("ignore:Using the in-memory storage")
+def test_each_trap_is_found_with_its_cure(
+    sandbox: Sandbox,
+    trap: Callable[[Flask], None],
+    text: str,
+    without: Callable[[Flask], None],
+) -> None:
+    app = good(sandbox)
+    trap(app)
+    code, output = run(app, "check")
+    assert text in output
+    assert "->" in output
+    assert code == (0 if "TRUSTED" in text else 1)
+    app = good(sandbox)
+    without(app)
+    code, output = run(app, "check")
+    assert text not in output
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        CSRFProtect,
+        lambda app: app.register_error_handler(Exception, lambda error: "all is well"),
+        config(MAX_CONTENT_LENGTH=1024),
+        lambda app: app.after_request(lambda response: response),
+    ],
+    ids=["csrf", "error page", "length", "after"],
+)
+def test_what_our_views_are_safe_from_is_no_finding(
+    sandbox: Sandbox, harmless: Callable[[Flask], Any]
+) -> None:
+    app = good(sandbox)
+    harmless(app)
+    code, output = run(app, "check")
+    assert (code, output.count("error")) == (0, 0), output
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "text", "cure"),
+    [
+        ({"POSTAL_API_URL": ""}, 1, "no URL", "set POSTAL_API_URL"),
+        ({"POSTAL_API_KEY": ""}, 1, "no API key", "set POSTAL_API_KEY"),
+        ({"POSTAL_API_KEY": "wrong"}, 1, "InvalidServerAPIKey", "POSTAL_API_KEY"),
+        ({"POSTAL_API_URL": "http://127.0.0.1:9"}, 1, "can't be reached", "API_URL"),
+        ({"POSTAL_WEBHOOK_SECRET": None}, 0, "one key", "set POSTAL_WEBHOOK_SECRET"),
+        ({"POSTAL_DEFAULT_SENDER": None}, 0, "need sender=", "POSTAL_DEFAULT_SENDER"),
+        ({"POSTAL_REDIRECT_TO": "s@t.u"}, 0, "goes to s@t.u", "unset"),
+        (
+            {"POSTAL_API_URL": "", "POSTAL_WEBHOOK_KEY": None},
+            1,
+            "no webhook can be checked",
+            "postal default-dkim-record",
+        ),
+    ],
+)
+def test_settings_are_found_wanting(
+    sandbox: Sandbox, settings: dict[str, Any], code: int, text: str, cure: str
+) -> None:
+    app = good(sandbox, POSTAL_CONNECT_RETRIES=0, **settings)
+    exit_code, output = run(app, "check")
+    assert exit_code == code
+    assert text in output
+    assert cure in output
+
+
+def test_receivers_and_blueprint_are_missed(sandbox: Sandbox) -> None:
+    app = Flask("bare")
+    app.config.update(sandbox.settings())
+    Postal(app)
+    code, output = run(app, "check")
+    assert code == 1
+    assert "the webhooks are not registered" in output
+    assert "inbound-received: no receiver" in output
+    assert "weak=False" in output
+
+
+def test_the_url_is_tried_from_outside(sandbox: Sandbox) -> None:
+    app = good(sandbox)
+    with loopback(answering("308 Redirect", b"")) as server:
+        code, output = run(app, "check", "--url", server.url)
+    assert code == 1
+    assert "answers HTTP 308, and not from us" in output
+    code, output = run(app, "check", "--url", "http://127.0.0.1:9")
+    assert (code, "can't be reached" in output) == (1, True)
+    with loopback(
+        answering("401 Unauthorized", b"wrong password [12345678]")
+    ) as server:
+        code, output = run(app, "check", "--url", server.url)
+    assert (code, output.count("answers as it should")) == (0, 2)
+
+
+def test_keys_are_listed() -> None:
+    app = Flask("keys")
+    app.config["POSTAL_WEBHOOK_KEY"] = [DKIM_RECORD, KEY1024_DKIM_RECORD]
+    Postal(app)
+    code, output = run(app, "keys")
+    lines = output.splitlines()
+    assert (code, len(lines)) == (0, 2)
+    assert lines[0] == f"{KID}  2048 bits  POSTAL_WEBHOOK_KEY"
+    assert "1024 bits" in lines[1]
+
+
+def test_discovered_keys_tell_where_from(sandbox: Sandbox) -> None:
+    app = Flask("keys")
+    app.config["POSTAL_API_URL"] = sandbox.url
+    Postal(app)
+    _, output = run(app, "keys")
+    assert output.split()[-1] == f"{sandbox.url}/.well-known/jwks.json"
+
+
+def test_no_key_and_no_postal_are_errors() -> None:
+    app = Flask("keys")
+    Postal(app, name="marketing")
+    code, output = run(app, "keys", "--name", "marketing")
+    assert (code, "set POSTAL_MARKETING_WEBHOOK_KEY" in output) == (1, True)
+    code, output = run(app, "keys")
+    assert (code, "it has postal_marketing" in output) == (1, True)
