@@ -164,6 +164,8 @@ class Loopback:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
+    #: Set once a connection has been closed by us.
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -205,6 +207,7 @@ class Loopback:
                 connection = self.tls.wrap_socket(connection, server_side=True)
             with connection:
                 self._exchanges(connection)
+            self.closed.set()
         except OSError:
             pass  # the client has gone, which is its business
 

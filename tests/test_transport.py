@@ -166,9 +166,7 @@ def test_what_may_have_left_is_sent_once(send: Send, act: Act, warm: bool) -> No
 def test_a_connection_that_the_server_closed_is_not_used_again(send: Send) -> None:
     with loopback(accept_and_close) as server:
         send(server)
-        deadline = time.monotonic() + 2
-        while threading.active_count() > 3 and time.monotonic() < deadline:
-            pass
+        assert server.closed.wait(5)
         send(server)
     assert server.connections == 2
     assert len(server.bodies) == 2
