@@ -257,10 +257,14 @@ class Postal:
         prefix = f"/postal/{self.name}" if self.name else "/postal"
         return create_blueprint(self, self.key, prefix)
 
+    def inbox(self, app: Flask) -> Inbox:
+        """Return the receiving side of an app."""
+        return self._of(app).webhooks()
+
     @property
     def webhooks(self) -> Inbox:
         """The receiving side of the current app."""
-        return self._of(self._app()).webhooks()
+        return self.inbox(self._app())
 
     # ---- both
 

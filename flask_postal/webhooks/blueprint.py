@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Request, Response, current_app, request
 from flask.signals import request_started
 from werkzeug.exceptions import HTTPException
 
@@ -28,8 +28,7 @@ from .signature import (
     KID_HEADER,
     SHA1_HEADER,
     SHA256_HEADER,
-    check_headers,
-    verify,
+    Signature,
 )
 from .tracking import parse_tracking
 
@@ -42,6 +41,13 @@ _log = logging.getLogger("flask_postal.webhooks")
 
 #: Every method, so that ours is the answer to each.
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+#: Header -> its key in the WSGI environment.
+_SIGNATURE_HEADERS = tuple(
+    (name, f"HTTP_{name.upper().replace('-', '_')}")
+    for name in (SHA256_HEADER, SHA1_HEADER, KID_HEADER)
+)
+#: What a Werkzeug request has once its body has been asked for.
+_READ_BEFORE = frozenset({"stream", "_cached_data", "data", "form", "files"})
 #: Where the answer that a view made waits for the net.
 _MADE = "flask_postal.answer"
 
@@ -181,8 +187,11 @@ def _keep(response: Response) -> Response:
 
 def _receive(postal: Postal, hook: _Hook) -> Response:
     """Check a request, hand its event to the receivers, and answer."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    # The proxy costs a look-up each time.
+    req: Request = request._get_current_object()  # type: ignore[attr-defined]
     try:
-        body, media_type = _check(postal, hook)
+        body, media_type = _check(postal, app, req, hook)
         try:
             event = hook.parse(body, media_type)
         except PayloadError as error:
@@ -191,7 +200,7 @@ def _receive(postal: Postal, hook: _Hook) -> Response:
             if error.misdirected:
                 why = "this is the other webhook's request; swap the two URLs in Postal"
             raise _RefusedError(status, "not understood", why, logging.ERROR) from None
-        response = _dispatch(postal, hook, event)
+        response = _dispatch(postal, app, hook, event)
     except _RefusedError as refusal:
         response = _log_and_answer(
             refusal.status, refusal.answer, str(refusal), refusal.level
@@ -206,19 +215,21 @@ def _receive(postal: Postal, hook: _Hook) -> Response:
         reference = _reference()
         _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
         response = _answer(500, f"unexpected error [{reference}]")
-    request.environ[_MADE] = response
+    req.environ[_MADE] = response
     return response
 
 
-def _check(postal: Postal, hook: _Hook) -> tuple[bytes, str]:
+def _check(postal: Postal, app: Flask, req: Request, hook: _Hook) -> tuple[bytes, str]:
     """Go through the checks; return the verified body and its media type."""
-    hooks = postal.webhooks
-    if request.method != "POST":
-        raise _RefusedError(405, "POST only", request.method, logging.INFO)
-    limit = hooks.max_bytes(hook.name)
-    length = _length(hook, limit, f"{postal.settings.prefix}{hook.max_bytes}")
-    known = _authorize(hooks.secrets, hook)
-    headers = request.headers
+    inbox = postal.inbox(app)
+    environ = req.environ
+    if environ["REQUEST_METHOD"] != "POST":
+        raise _RefusedError(405, "POST only", req.method, logging.INFO)
+    limit = inbox.max_bytes(hook.name)
+    setting = f"{inbox.prefix}{hook.max_bytes}"
+    length = _length(environ, hook, limit, setting)
+    known = _authorize(req, inbox.secrets, hook)
+    headers = {name: environ[key] for name, key in _SIGNATURE_HEADERS if key in environ}
     if SHA256_HEADER not in headers and SHA1_HEADER not in headers:
         if known and hook is _INBOUND:
             raise _RefusedError(
@@ -229,16 +240,15 @@ def _check(postal: Postal, hook: _Hook) -> tuple[bytes, str]:
                 logging.ERROR,
             )
         raise _RefusedError(403, "no signature", "no signature header", logging.WARNING)
-    kid = headers.get(KID_HEADER)
     try:
-        check_headers(
-            headers, require_sha256=hooks.require_sha256 or hooks.discovers_keys
+        signature = Signature.read(
+            headers, require_sha256=inbox.require_sha256 or inbox.discovers_keys
         )
     except SignatureError as error:
-        raise _RefusedError(
-            hook.wrong_signature, "wrong signature", str(error), logging.WARNING
-        ) from None
-    media_type = request.mimetype
+        raise _forged(hook, error) from None
+    media_type = environ.get("CONTENT_TYPE", "")
+    if media_type not in hook.media_types:  # without parameters, as Postal writes it
+        media_type = req.mimetype
     if media_type not in hook.media_types:
         raise _RefusedError(
             hook.malformed,
@@ -246,29 +256,35 @@ def _check(postal: Postal, hook: _Hook) -> tuple[bytes, str]:
             f"media type {media_type!a}, not one of {', '.join(hook.media_types)}",
             logging.ERROR,
         )
-    keys = hooks.find_keys(kid)
+    keys = inbox.find_keys(signature.kid)
     if not keys:
         raise _RefusedError(
             503,
             "no key for this signature",
-            f"no key to check {kid!a} with; set {postal.settings.prefix}WEBHOOK_KEY to"
+            f"no key to check {signature.kid!a} with; set {inbox.prefix}WEBHOOK_KEY to"
             " what `postal default-dkim-record` prints",
             logging.ERROR,
         )
-    body = _read(hook, length, limit, f"{postal.settings.prefix}{hook.max_bytes}")
+    body = _read(req, hook, length, limit, setting)
     try:
-        verify(body, headers, keys)
+        signature.check(body, keys)
     except SignatureError as error:
-        raise _RefusedError(
-            hook.wrong_signature, "wrong signature", str(error), logging.WARNING
-        ) from None
+        raise _forged(hook, error) from None
     return body, media_type
 
 
-def _length(hook: _Hook, limit: int, setting: str) -> int | None:
+def _forged(hook: _Hook, error: SignatureError) -> _RefusedError:
+    return _RefusedError(
+        hook.wrong_signature, "wrong signature", str(error), logging.WARNING
+    )
+
+
+def _length(
+    environ: dict[str, Any], hook: _Hook, limit: int, setting: str
+) -> int | None:
     """Check Content-Length; ``None`` if the server marks the end in another way."""
-    text = request.environ.get("CONTENT_LENGTH") or ""
-    if not text and request.environ.get("wsgi.input_terminated"):
+    text = environ.get("CONTENT_LENGTH") or ""
+    if not text and environ.get("wsgi.input_terminated"):
         return None
     if not (text.isascii() and text.isdigit()):
         raise _RefusedError(
@@ -288,17 +304,17 @@ def _too_large(hook: _Hook, setting: str) -> _RefusedError:
     )
 
 
-def _authorize(pairs: Sequence[str], hook: _Hook) -> bool:
+def _authorize(req: Request, pairs: Sequence[str], hook: _Hook) -> bool:
     """Check basic auth against every pair, raw and percent-decoded.
 
     Postal sends what stands in the URL without decoding it.
     """
     if not pairs:
         return False
-    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, text = req.headers.get("Authorization", "").partition(" ")
     given = ""
     if scheme.lower() == "basic":
-        authorization = request.authorization
+        authorization = req.authorization
         if authorization is not None and authorization.username is not None:
             given = f"{authorization.username}:{authorization.password}"
     right = False
@@ -317,12 +333,18 @@ def _authorize(pairs: Sequence[str], hook: _Hook) -> bool:
     return True
 
 
-def _read(hook: _Hook, length: int | None, limit: int, setting: str) -> bytes:
+def _read(
+    req: Request, hook: _Hook, length: int | None, limit: int, setting: str
+) -> bytes:
     """Read the raw body, by our own limit and before anything parses it."""
-    consumed = "form" in request.__dict__ or "files" in request.__dict__
-    request.max_content_length = limit + 1
+    # What the app's own code has read before us is in Werkzeug's hands.
+    touched = not req.__dict__.keys().isdisjoint(_READ_BEFORE)
     try:
-        body = request.get_data(cache=True, parse_form_data=False)
+        if length is not None and not touched:
+            body = _read_input(req.environ["wsgi.input"], length)
+        else:
+            req.max_content_length = limit + 1
+            body = req.get_data(cache=True, parse_form_data=False)
     except (HTTPException, OSError) as error:
         raise _RefusedError(
             hook.malformed,
@@ -334,7 +356,7 @@ def _read(hook: _Hook, length: int | None, limit: int, setting: str) -> bytes:
         raise _too_large(hook, setting)
     if length is not None and len(body) != length:
         why = f"{len(body)} of {length} bytes came"
-        if consumed:
+        if "form" in req.__dict__ or "files" in req.__dict__:
             why = (
                 "the app's own code has read request.form before us, and the raw body"
                 " is gone: call request.get_data(cache=True) before it"
@@ -343,15 +365,26 @@ def _read(hook: _Hook, length: int | None, limit: int, setting: str) -> bytes:
     return body
 
 
+def _read_input(stream: Any, length: int) -> bytes:
+    """Read so many bytes, or to the end of the input."""
+    body: bytes = stream.read(length)
+    while len(body) < length and (piece := stream.read(length - len(body))):
+        body += piece
+    return body
+
+
 def _dispatch(
-    postal: Postal, hook: _Hook, event: TrackingEvent | ServerEvent | InboundEvent
+    postal: Postal,
+    app: Flask,
+    hook: _Hook,
+    event: TrackingEvent | ServerEvent | InboundEvent,
 ) -> Response:
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-    outcome = dispatch(postal, app, event, postal.webhooks.cache)
+    inbox = postal.inbox(app)
+    outcome = dispatch(postal, app, event, inbox.cache)
     if outcome is Dispatched.HANDLED:
         return _answer(200, "ok")
     if outcome is Dispatched.UNHEARD:
-        postal.webhooks.note_unheard(type(event).__name__)
+        inbox.note_unheard(type(event).__name__)
         if hook is _INBOUND:
             return _answer(503, "no receiver for inbound mail")
         return _answer(200, "ok, nobody listens")
@@ -385,4 +418,4 @@ def _reference() -> str:
 
 def _answer(status: int, text: str) -> Response:
     """Answer in short ASCII: Postal stores it, and chokes on more than 64 kB."""
-    return Response(text, status, mimetype="text/plain")
+    return Response(text, status, content_type="text/plain; charset=utf-8")

@@ -70,6 +70,8 @@ def dispatch(
     receivers = list(signal_of(event).receivers_for(app))
     if not receivers:
         return Dispatched.UNHEARD
+    if cache is None:
+        return _call_all(receivers, app, None, event, postal)
     kind = type(event).__name__
     delivery = Delivery(cache, f"{postal.key}\0{kind}\0{event.dedupe_key}")
     if (status := delivery.handled()) is not None:
@@ -91,7 +93,7 @@ def dispatch(
 def _call_all(
     receivers: list[Callable[..., Any]],
     app: Flask,
-    delivery: Delivery,
+    delivery: Delivery | None,
     event: Event,
     postal: Postal,
 ) -> Dispatched:
@@ -101,8 +103,8 @@ def _call_all(
     outcome = Dispatched.HANDLED
     for name, group in by_name.items():
         # With a single receiver the delivery's own mark says all.
-        marks = name is not None and len(receivers) > 1
-        if marks and delivery.has_done(str(name)):
+        marked = delivery if name is not None and len(receivers) > 1 else None
+        if marked is not None and marked.has_done(str(name)):
             continue
         failed = False
         for receiver in group:
@@ -121,8 +123,8 @@ def _call_all(
                 _log.exception("receiver %s failed", _label(receiver))
         if failed:
             outcome = Dispatched.FAILED
-        elif marks:
-            delivery.mark(str(name))
+        elif marked is not None:
+            marked.mark(str(name))
     return outcome
 
 
@@ -136,7 +138,7 @@ def _worse(outcome: Dispatched, rejection: RejectMail) -> Dispatched:
 def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> None:
     started = _clock()
     with app.app_context():
-        if inspect.iscoroutinefunction(receiver):
+        if _is_async(receiver):
             try:
                 run = app.ensure_sync(receiver)
             except RuntimeError:  # Flask's way to say that asgiref is missing
@@ -153,6 +155,13 @@ def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> None:
             _label(receiver),
             took,
         )
+
+
+def _is_async(receiver: Any) -> bool:
+    code = getattr(receiver, "__code__", None)
+    if code is None:
+        return inspect.iscoroutinefunction(receiver)
+    return bool(code.co_flags & inspect.CO_COROUTINE)
 
 
 def _name(receiver: Any) -> str | None:

@@ -23,6 +23,7 @@ class Inbox:
 
     def __init__(self, settings: Settings) -> None:
         prefix = settings.prefix
+        self.prefix = prefix
         self.secrets = settings.webhook_secrets
         self.require_sha256 = settings.webhook_require_sha256
         self._max_bytes = {

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
@@ -24,7 +25,7 @@ __all__ = [
     "KID_HEADER",
     "SHA1_HEADER",
     "SHA256_HEADER",
-    "check_headers",
+    "Signature",
     "sign",
     "verify",
 ]
@@ -47,13 +48,48 @@ _PADDING = PKCS1v15()
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
 
-def check_headers(headers: Headers, *, require_sha256: bool = False) -> None:
-    """Check what can be checked without a body: that a signature is there, and well
-    formed.
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A well-formed signature, taken from a request's headers."""
 
-    :raises SignatureError: if it is not.
-    """
-    _read(headers, require_sha256=require_sha256)
+    value: bytes
+    algorithm: hashes.SHA256 | hashes.SHA1
+    kid: str | None
+
+    @classmethod
+    def read(cls, headers: Headers, *, require_sha256: bool = False) -> Signature:
+        """Check what can be checked without a body.
+
+        :raises SignatureError: if there is no signature that may count.
+        """
+        sha256, kid = headers.get(SHA256_HEADER), headers.get(KID_HEADER)
+        if sha256 is not None:
+            return cls(_decode(sha256), _SHA256, kid)
+        sha1 = headers.get(SHA1_HEADER)
+        if sha1 is None:
+            raise SignatureError("no signature header")
+        if kid is not None:
+            raise SignatureError(
+                "only a SHA-1 signature; a Postal that names its key signs with SHA-256"
+            )
+        if require_sha256:
+            raise SignatureError("only a SHA-1 signature, and SHA-256 is required")
+        return cls(_decode(sha1), _SHA1, kid)
+
+    def check(self, body: bytes, keys: Iterable[PublicKey]) -> PublicKey:
+        """Return the key that made it.
+
+        :raises SignatureError: if none did.
+        """
+        for key in keys:
+            if self.kid is not None and key.kid != self.kid:
+                continue
+            try:
+                key.rsa.verify(self.value, body, _PADDING, self.algorithm)
+            except InvalidSignature:
+                continue
+            return key
+        raise SignatureError("the signature does not fit the body")
 
 
 def verify(
@@ -77,35 +113,7 @@ def verify(
     :returns: The key that fits.
     :raises SignatureError: if none does.
     """
-    signature, algorithm = _read(headers, require_sha256=require_sha256)
-    kid = headers.get(KID_HEADER)
-    for key in keys:
-        if kid is not None and key.kid != kid:
-            continue
-        try:
-            key.rsa.verify(signature, body, _PADDING, algorithm)
-        except InvalidSignature:
-            continue
-        return key
-    raise SignatureError("the signature does not fit the body")
-
-
-def _read(
-    headers: Headers, *, require_sha256: bool
-) -> tuple[bytes, hashes.SHA256 | hashes.SHA1]:
-    sha256 = headers.get(SHA256_HEADER)
-    if sha256 is not None:
-        return _decode(sha256), _SHA256
-    sha1 = headers.get(SHA1_HEADER)
-    if sha1 is None:
-        raise SignatureError("no signature header")
-    if headers.get(KID_HEADER) is not None:
-        raise SignatureError(
-            "only a SHA-1 signature; a Postal that names its key signs with SHA-256"
-        )
-    if require_sha256:
-        raise SignatureError("only a SHA-1 signature, and SHA-256 is required")
-    return _decode(sha1), _SHA1
+    return Signature.read(headers, require_sha256=require_sha256).check(body, keys)
 
 
 def sign(body: bytes, key: RSAPrivateKey) -> dict[str, str]:

@@ -74,7 +74,7 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
         "enhanced_status": outcome.enhanced_status,
         "description": outcome.description,
         "mta_response": outcome.mta_response,
-        "esp_event": redact_all(content),
+        "esp_event": redact_all(content) if _may_hold_url(body) else content,
         "dedupe_key": event_id or hashlib.sha256(body).hexdigest(),
     }
     if name in _SERVER_EVENTS or message.get("direction") == "incoming":
@@ -89,6 +89,12 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
         bounce=as_dict(payload.get("bounce")) or None,
         **common,
     )
+
+
+def _may_hold_url(body: bytes) -> bool:
+    """Tell whether there may be a URL in ``details``; JSON can write ``/`` as ``\\/``
+    or with its code."""
+    return b"://" in body or b"\\/" in body or b"\\u002f" in body.lower()
 
 
 def _server_event(
