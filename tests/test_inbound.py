@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_postal import Address, PayloadError
-from flask_postal.sandbox.traffic import SigningKey
+from flask_postal.sandbox.traffic import SigningKey, serialize
+from flask_postal.webhooks.encoded import EncodedMail, cut_out
 from flask_postal.webhooks.inbound import FORM, JSON, parse_inbound
 from flask_postal.webhooks.inbound_message import InboundMessage
 from flask_postal.webhooks.raw_mail import RawMail
@@ -36,7 +37,7 @@ def load(name: str) -> Any:
 
 
 def mail(raw: bytes, **more: Any) -> InboundMessage:
-    return InboundMessage(RawMail(raw, **more))
+    return InboundMessage(RawMail(EncodedMail(raw=raw), **more))
 
 
 def everything(message: InboundMessage) -> dict[str, Any]:
@@ -431,3 +432,54 @@ def test_a_large_mail_is_accepted(
     answer = app.test_client().post("/postal/inbound/", data=body, headers=headers)
     assert answer.status_code == 200
     assert inbound[0].message.raw == raw
+
+
+def ruby(raw: bytes, **fields: Any) -> bytes:
+    """A body as Postal writes it: base64 in lines of 60 characters."""
+    text = base64.b64encode(raw).decode()
+    lines = [text[at : at + 60] + "\n" for at in range(0, len(text), 60)]
+    content = {
+        "id": 5,
+        "rcpt_to": "a@b.c",
+        "mail_from": None,
+        "message": "".join(lines),
+    }
+    return serialize({**content, "base64": True, "size": len(raw), **fields})
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 44, 45, 46, 300_000, 300_001, 2_000_003])
+def test_a_mail_that_is_cut_out_is_the_mail_that_json_holds(size: int) -> None:
+    raw = b"Subject: cut\r\n\r\n" + bytes(n * 7 % 256 for n in range(size))
+    body = ruby(raw)
+    event = parse_inbound(body)
+    assert (cut_out(body) is not None) is (size >= 300_000)
+    assert event.message.subject == "cut"
+    assert event.message.raw == raw
+    assert event.id == 5
+    assert event.dedupe_key == parse_inbound(body.replace(b":5,", b": 5,")).dedupe_key
+
+
+LONG = b"Subject: x\r\n\r\n" + b"y" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("body", "cut"),
+    [
+        (ruby(LONG), True),
+        (ruby(LONG, mail_from='a"message":"b'), True),  # quotes are escaped in JSON
+        (ruby(LONG, message2="x"), True),
+        (ruby(LONG).replace(b'"message":"', b'"message": "'), False),
+        (ruby(LONG).replace(b"\\n", b""), False),
+        (ruby(LONG)[:-30], False),
+        (ruby(LONG).replace(b'","base64"', b'","message":"eA==","base64"'), False),
+        (ruby(LONG).replace(b'"base64"', b'"message":5,"base64"'), False),
+    ],
+    ids=range(8),
+)
+def test_only_what_postal_writes_so_is_cut_out(body: bytes, cut: bool) -> None:
+    assert (cut_out(body) is not None) is cut
+    try:
+        expected = base64.b64decode(json.loads(body)["message"])
+    except (ValueError, TypeError):
+        return
+    assert parse_inbound(body).message.raw == expected

@@ -1,36 +1,19 @@
-"""HTTP in, status out: the two views and the order of their checks.
+"""The routes of the webhooks, and what keeps the app from answering in their place.
 
-What a status means to Postal: a tracking event that is not answered with 2xx comes
-again, six times at most; inbound mail comes again only after a 5xx, is dropped after a
-429, and anything else sends it back to its author. So what may be our own fault is 503
-there, until somebody has read the log.
+What happens to a request is in :mod:`.reception`, which is imported with the first one:
+it needs cryptography, and an app should not wait for that at its start.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
-import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from flask import Blueprint, Flask, Request, Response, current_app, request
+from flask import Blueprint, Flask, Response, request
 from flask.signals import request_started
-from werkzeug.exceptions import HTTPException
 
-from ..errors import PayloadError, SignatureError
-from .dispatch import Dispatched, dispatch
-from .events import InboundEvent, ServerEvent, TrackingEvent
-from .inbound import FORM, JSON, parse_inbound
-from .signature import (
-    KID_HEADER,
-    SHA1_HEADER,
-    SHA256_HEADER,
-    Signature,
-)
-from .tracking import parse_tracking
+from .answer import MADE, log_and_answer
 
 if TYPE_CHECKING:
     from ..extension import Postal
@@ -41,64 +24,6 @@ _log = logging.getLogger("flask_postal.webhooks")
 
 #: Every method, so that ours is the answer to each.
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-#: Header -> its key in the WSGI environment.
-_SIGNATURE_HEADERS = tuple(
-    (name, f"HTTP_{name.upper().replace('-', '_')}")
-    for name in (SHA256_HEADER, SHA1_HEADER, KID_HEADER)
-)
-#: What a Werkzeug request has once its body has been asked for.
-_READ_BEFORE = frozenset({"stream", "_cached_data", "data", "form", "files"})
-#: Where the answer that a view made waits for the net.
-_MADE = "flask_postal.answer"
-
-
-@dataclass(frozen=True, slots=True)
-class _Hook:
-    """What is different between the two webhooks.
-
-    :param refused: The statuses, by what is wrong; see the table in the docs.
-    """
-
-    name: str
-    media_types: tuple[str, ...]
-    parse: Callable[[bytes, str], TrackingEvent | ServerEvent | InboundEvent]
-    max_bytes: str
-    wrong_signature: int
-    unauthorized: int
-    malformed: int
-    too_large: int
-
-
-_TRACKING = _Hook(
-    "tracking",
-    (JSON,),
-    lambda body, media_type: parse_tracking(body),
-    "TRACKING_MAX_BYTES",
-    wrong_signature=403,
-    unauthorized=401,
-    malformed=400,
-    too_large=413,
-)
-_INBOUND = _Hook(
-    "inbound",
-    (JSON, FORM),
-    parse_inbound,
-    "INBOUND_MAX_BYTES",
-    wrong_signature=503,
-    unauthorized=503,
-    malformed=503,
-    too_large=503,
-)
-
-
-class _RefusedError(Exception):
-    """A check that failed."""
-
-    def __init__(self, status: int, answer: str, why: str, level: int) -> None:
-        super().__init__(why)
-        self.status = status
-        self.answer = answer
-        self.level = level
 
 
 def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
@@ -106,10 +31,14 @@ def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
     blueprint = Blueprint(name, __name__, url_prefix=url_prefix)
 
     def tracking() -> Response:
-        return _receive(postal, _TRACKING)
+        from .reception import TRACKING, receive
+
+        return receive(postal, TRACKING)
 
     def inbound() -> Response:
-        return _receive(postal, _INBOUND)
+        from .reception import INBOUND, receive
+
+        return receive(postal, INBOUND)
 
     # Both forms are rules: to Postal, a redirect that adds a slash is a failure.
     for view in (tracking, inbound):
@@ -126,9 +55,6 @@ def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
         lambda state: _guard(state.app, state.name, state.url_prefix or "", tracking)
     )
     return blueprint
-
-
-# ---- the app around us
 
 
 def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -> None:
@@ -158,12 +84,12 @@ def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -
 
 def _keep(response: Response) -> Response:
     """Return the answer our view made, or 503 where something else answered."""
-    made: Response | None = request.environ.get(_MADE)
+    made: Response | None = request.environ.get(MADE)
     if made is None:
         cause = type(request.routing_exception).__name__
         if request.routing_exception is None:
             cause = "a before_request function or an error handler of the app"
-        return _log_and_answer(
+        return log_and_answer(
             503,
             "not answered by Flask-Postal",
             f"HTTP {response.status_code} came from {cause}, and not from our view;"
@@ -180,242 +106,3 @@ def _keep(response: Response) -> Response:
         )
         return made
     return response
-
-
-# ---- the checks, in their order
-
-
-def _receive(postal: Postal, hook: _Hook) -> Response:
-    """Check a request, hand its event to the receivers, and answer."""
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    # The proxy costs a look-up each time.
-    req: Request = request._get_current_object()  # type: ignore[attr-defined]
-    try:
-        body, media_type = _check(postal, app, req, hook)
-        try:
-            event = hook.parse(body, media_type)
-        except PayloadError as error:
-            status = 503 if error.misdirected else hook.malformed
-            why = f"signed, and not understood: {error}"
-            if error.misdirected:
-                why = "this is the other webhook's request; swap the two URLs in Postal"
-            raise _RefusedError(status, "not understood", why, logging.ERROR) from None
-        response = _dispatch(postal, app, hook, event)
-    except _RefusedError as refusal:
-        response = _log_and_answer(
-            refusal.status, refusal.answer, str(refusal), refusal.level
-        )
-        if refusal.status == 405:
-            response.headers["Allow"] = "POST"
-        elif refusal.status == 401:
-            response.headers["WWW-Authenticate"] = 'Basic realm="Postal"'
-    except Exception:  # noqa: BLE001
-        # Whatever it is, Postal must come again, and no page of the app's own must
-        # answer it.
-        reference = _reference()
-        _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
-        response = _answer(500, f"unexpected error [{reference}]")
-    req.environ[_MADE] = response
-    return response
-
-
-def _check(postal: Postal, app: Flask, req: Request, hook: _Hook) -> tuple[bytes, str]:
-    """Go through the checks; return the verified body and its media type."""
-    inbox = postal.inbox(app)
-    environ = req.environ
-    if environ["REQUEST_METHOD"] != "POST":
-        raise _RefusedError(405, "POST only", req.method, logging.INFO)
-    limit = inbox.max_bytes(hook.name)
-    setting = f"{inbox.prefix}{hook.max_bytes}"
-    length = _length(environ, hook, limit, setting)
-    known = _authorize(req, inbox.secrets, hook)
-    headers = {name: environ[key] for name, key in _SIGNATURE_HEADERS if key in environ}
-    if SHA256_HEADER not in headers and SHA1_HEADER not in headers:
-        if known and hook is _INBOUND:
-            raise _RefusedError(
-                503,
-                "no signature",
-                "the password is right and the signature headers are missing: does a"
-                " proxy strip them?",
-                logging.ERROR,
-            )
-        raise _RefusedError(403, "no signature", "no signature header", logging.WARNING)
-    try:
-        signature = Signature.read(
-            headers, require_sha256=inbox.require_sha256 or inbox.discovers_keys
-        )
-    except SignatureError as error:
-        raise _forged(hook, error) from None
-    media_type = environ.get("CONTENT_TYPE", "")
-    if media_type not in hook.media_types:  # without parameters, as Postal writes it
-        media_type = req.mimetype
-    if media_type not in hook.media_types:
-        raise _RefusedError(
-            hook.malformed,
-            "wrong media type",
-            f"media type {media_type!a}, not one of {', '.join(hook.media_types)}",
-            logging.ERROR,
-        )
-    keys = inbox.find_keys(signature.kid)
-    if not keys:
-        raise _RefusedError(
-            503,
-            "no key for this signature",
-            f"no key to check {signature.kid!a} with; set {inbox.prefix}WEBHOOK_KEY to"
-            " what `postal default-dkim-record` prints",
-            logging.ERROR,
-        )
-    body = _read(req, hook, length, limit, setting)
-    try:
-        signature.check(body, keys)
-    except SignatureError as error:
-        raise _forged(hook, error) from None
-    return body, media_type
-
-
-def _forged(hook: _Hook, error: SignatureError) -> _RefusedError:
-    return _RefusedError(
-        hook.wrong_signature, "wrong signature", str(error), logging.WARNING
-    )
-
-
-def _length(
-    environ: dict[str, Any], hook: _Hook, limit: int, setting: str
-) -> int | None:
-    """Check Content-Length; ``None`` if the server marks the end in another way."""
-    text = environ.get("CONTENT_LENGTH") or ""
-    if not text and environ.get("wsgi.input_terminated"):
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise _RefusedError(
-            hook.malformed, "no length", "Content-Length is no number", logging.WARNING
-        )
-    if len(text) > 15 or int(text) > limit:
-        raise _too_large(hook, setting)
-    return int(text)
-
-
-def _too_large(hook: _Hook, setting: str) -> _RefusedError:
-    return _RefusedError(
-        hook.too_large,
-        "too large",
-        f"the body is too large; raise {setting} if it is genuine",
-        logging.ERROR,
-    )
-
-
-def _authorize(req: Request, pairs: Sequence[str], hook: _Hook) -> bool:
-    """Check basic auth against every pair, raw and percent-decoded.
-
-    Postal sends what stands in the URL without decoding it.
-    """
-    if not pairs:
-        return False
-    scheme, _, text = req.headers.get("Authorization", "").partition(" ")
-    given = ""
-    if scheme.lower() == "basic":
-        authorization = req.authorization
-        if authorization is not None and authorization.username is not None:
-            given = f"{authorization.username}:{authorization.password}"
-    right = False
-    for pair in pairs:
-        for expected in (pair, unquote(pair)):
-            for candidate in (given, unquote(given)):
-                right |= hmac.compare_digest(expected.encode(), candidate.encode())
-    if not (given and text and right):
-        raise _RefusedError(
-            hook.unauthorized,
-            "wrong password",
-            "basic auth is missing or wrong: does the URL in Postal carry the"
-            " user:password of POSTAL_WEBHOOK_SECRET?",
-            logging.WARNING,
-        )
-    return True
-
-
-def _read(
-    req: Request, hook: _Hook, length: int | None, limit: int, setting: str
-) -> bytes:
-    """Read the raw body, by our own limit and before anything parses it."""
-    # What the app's own code has read before us is in Werkzeug's hands.
-    touched = not req.__dict__.keys().isdisjoint(_READ_BEFORE)
-    try:
-        if length is not None and not touched:
-            body = _read_input(req.environ["wsgi.input"], length)
-        else:
-            req.max_content_length = limit + 1
-            body = req.get_data(cache=True, parse_form_data=False)
-    except (HTTPException, OSError) as error:
-        raise _RefusedError(
-            hook.malformed,
-            "the body is short",
-            f"the body could not be read: {type(error).__name__}",
-            logging.WARNING,
-        ) from None
-    if len(body) > limit:
-        raise _too_large(hook, setting)
-    if length is not None and len(body) != length:
-        why = f"{len(body)} of {length} bytes came"
-        if "form" in req.__dict__ or "files" in req.__dict__:
-            why = (
-                "the app's own code has read request.form before us, and the raw body"
-                " is gone: call request.get_data(cache=True) before it"
-            )
-        raise _RefusedError(hook.malformed, "the body is short", why, logging.ERROR)
-    return body
-
-
-def _read_input(stream: Any, length: int) -> bytes:
-    """Read so many bytes, or to the end of the input."""
-    body: bytes = stream.read(length)
-    while len(body) < length and (piece := stream.read(length - len(body))):
-        body += piece
-    return body
-
-
-def _dispatch(
-    postal: Postal,
-    app: Flask,
-    hook: _Hook,
-    event: TrackingEvent | ServerEvent | InboundEvent,
-) -> Response:
-    inbox = postal.inbox(app)
-    outcome = dispatch(postal, app, event, inbox.cache)
-    if outcome is Dispatched.HANDLED:
-        return _answer(200, "ok")
-    if outcome is Dispatched.UNHEARD:
-        inbox.note_unheard(type(event).__name__)
-        if hook is _INBOUND:
-            return _answer(503, "no receiver for inbound mail")
-        return _answer(200, "ok, nobody listens")
-    if outcome is Dispatched.BUSY:
-        return _answer(503, "being handled right now")
-    if outcome is Dispatched.FAILED:
-        return _answer(500, "a receiver failed")
-    return _answer(outcome.value, "rejected")
-
-
-# ---- the answer
-
-
-def _log_and_answer(status: int, text: str, why: str, level: int) -> Response:
-    reference = _reference()
-    _log.log(
-        level,
-        "%s: HTTP %d, %s [%s]",
-        ascii(request.endpoint or request.path),
-        status,
-        why,
-        reference,
-    )
-    return _answer(status, f"{text} [{reference}]")
-
-
-def _reference() -> str:
-    """What stands in the answer and in the log, so that one finds the other."""
-    return secrets.token_hex(4)
-
-
-def _answer(status: int, text: str) -> Response:
-    """Answer in short ASCII: Postal stores it, and chokes on more than 64 kB."""
-    return Response(text, status, content_type="text/plain; charset=utf-8")

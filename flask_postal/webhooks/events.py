@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -130,7 +131,6 @@ class InboundEvent:
         RawMessage formats.
     :param format: Which of Postal's formats it came in: ``"raw-json"``, ``"raw-form"``,
         ``"hash-json"`` or ``"hash-form"``.
-    :param dedupe_key: What is equal for two deliveries of one mail.
     """
 
     message: InboundMessage
@@ -138,4 +138,11 @@ class InboundEvent:
     token: str | None = None
     timestamp: datetime | None = None
     format: str = "raw-json"
-    dedupe_key: str = field(default="", repr=False)
+
+    @property
+    def dedupe_key(self) -> str:
+        """What is equal for two deliveries of one mail: its token, or its number and
+        the digest of its bytes."""
+        if self.token:
+            return self.token
+        return f"{self.id}:{hashlib.sha256(self.message.raw or b'').hexdigest()}"

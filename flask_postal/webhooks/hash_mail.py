@@ -36,9 +36,12 @@ class HashMail:
     """A :class:`.MailSource` over Postal's fields."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        self.raw: bytes | None = None
         self.defects: list[str] = []
         self._fields = fields
+
+    @property
+    def raw(self) -> bytes | None:
+        return None
 
     def header_items(self) -> list[tuple[str, str]]:
         items = []

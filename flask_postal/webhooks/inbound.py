@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +10,7 @@ from urllib.parse import unquote_plus
 
 from ..errors import PayloadError
 from ..values import as_str, utc_time
+from .encoded import cut_out, decode
 from .events import InboundEvent
 from .hash_mail import HashMail
 from .inbound_message import InboundMessage, MailSource
@@ -41,6 +39,9 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
         tracking event.
     """
     form = content_type == FORM
+    mail = None
+    if not form and (cut := cut_out(body)) is not None:
+        body, mail = cut
     fields = _read_form(body) if form else read_json(body)
     if "rcpt_to" not in fields:
         raise PayloadError(
@@ -48,15 +49,13 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
         )
     kind = "form" if form else "json"
     sender = as_str(fields.get("mail_from")) or None
-    message = fields.get("message")
+    message, token = fields.get("message"), as_str(fields.get("token"))
     source: MailSource
     if isinstance(message, str):
-        raw = _decode(message)
-        source, name = RawMail(raw, null_sender=sender is None), f"raw-{kind}"
-        key = f"{fields.get('id')}:{hashlib.sha256(raw).hexdigest()}"
-    elif as_str(fields.get("token")):
+        mail = mail if mail is not None else decode(message)
+        source, name = RawMail(mail, null_sender=sender is None), f"raw-{kind}"
+    elif token:
         source, name = HashMail(fields), f"hash-{kind}"
-        key = f"{fields['token']}"
     else:
         raise PayloadError("the body holds neither a message nor a token")
     return InboundEvent(
@@ -66,19 +65,10 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
             envelope_recipient=as_str(fields.get("rcpt_to")),
         ),
         id=_number(fields.get("id")),
-        token=as_str(fields.get("token")),
+        token=token,
         timestamp=utc_time(_float(fields.get("timestamp"))),
         format=name,
-        dedupe_key=key,
     )
-
-
-def _decode(message: str) -> bytes:
-    """Decode base64, which Postal breaks into lines of 60 characters."""
-    try:
-        return base64.b64decode(message.replace("\n", ""), validate=True)
-    except (binascii.Error, ValueError):
-        raise PayloadError("the message is not base64") from None
 
 
 def _read_form(body: bytes) -> Mapping[str, Any]:

@@ -68,9 +68,10 @@ class InboundAttachment:
 class MailSource(Protocol):
     """What a format knows. Any of these may raise; :class:`InboundMessage` does not."""
 
-    raw: bytes | None
     defects: list[str]
 
+    @property
+    def raw(self) -> bytes | None: ...
     def header_items(self) -> list[tuple[str, str]]: ...
     def addresses(self, name: str) -> list[Address]: ...
     def header(self, name: str) -> str | None: ...
@@ -110,7 +111,7 @@ class InboundMessage:
     def raw(self) -> bytes | None:
         """The mail as Postal got it, under the headers it put on top; ``None`` in the
         Hash formats."""
-        return self._source.raw
+        return self._read("raw", lambda s: s.raw, None)
 
     @property
     def defects(self) -> list[str]:

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from ..address import Address
+from .encoded import EncodedMail
 from .inbound_message import InboundAttachment
 
 __all__ = ["RawMail", "decode_words", "read_addresses"]
@@ -28,22 +29,32 @@ MAX_DEPTH = 100
 MAX_ADDRESSES = 100_000
 
 
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+
+
 class RawMail:
     """A :class:`.MailSource` over the bytes of a mail."""
 
-    def __init__(self, raw: bytes, *, null_sender: bool = False) -> None:
-        self.raw: bytes | None = raw
+    def __init__(self, mail: EncodedMail, *, null_sender: bool = False) -> None:
         self.defects: list[str] = []
-        self._bytes = raw
+        self._mail = mail
         self._null_sender = null_sender
+
+    @property
+    def raw(self) -> bytes | None:
+        return self._mail.all()
 
     # ---- headers
 
     @cached_property
     def _head(self) -> list[tuple[str, str]]:
         """All headers as they came, unfolded, in 8-bit mails decoded."""
-        end = re.search(rb"\r?\n\r?\n", self._bytes)
-        head = self._bytes[: end.end()] if end else self._bytes
+        beginning = self._mail.beginning()
+        end = _HEAD_END.search(beginning)
+        if end is None:
+            beginning = self._mail.all()
+            end = _HEAD_END.search(beginning)
+        head = beginning[: end.end()] if end else beginning
         parsed = BytesHeaderParser(policy=compat32).parsebytes(head)
         # Not through the headers' own interface: it can't decode 8-bit ones.
         items = parsed.raw_items()
@@ -105,7 +116,7 @@ class RawMail:
 
         try:
             return email.message_from_bytes(
-                self._bytes,
+                self._mail.all(),
                 _class=make,
                 policy=compat32,
             )

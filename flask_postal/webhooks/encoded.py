@@ -1,0 +1,91 @@
+"""The base64 of a raw mail, decoded when it is asked for, and not further."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from ..errors import PayloadError
+
+__all__ = ["EncodedMail", "cut_out", "decode"]
+
+#: Bytes of a body from which on the mail in it is not decoded before it is asked for.
+LARGE = 256 * 1024
+#: Bytes of JSON that are decoded at once.
+STEP = 1024 * 1024
+#: Bytes of JSON in which the headers of a mail are looked for.
+HEAD = 64 * 1024
+
+_START = b'"message":"'
+# How Postal writes base64 into JSON: lines of 60 characters, each ended by \n.
+_BEGINNING = re.compile(rb"(?:[A-Za-z0-9+/]{60}\\n){16}")
+_END = re.compile(rb"[A-Za-z0-9+/]{0,59}={0,2}(?:\\n)?")
+
+
+class EncodedMail:
+    """A mail in base64.
+
+    :param text: The base64, with line breaks, or ...
+    :param raw: ... the mail itself.
+    """
+
+    __slots__ = ("_raw", "_text")
+
+    def __init__(
+        self, *, text: memoryview | None = None, raw: bytes | None = None
+    ) -> None:
+        self._text = text
+        self._raw = raw
+
+    def all(self) -> bytes:
+        """Decode the whole mail."""
+        if self._raw is None:
+            self._raw = _decode(self._text or memoryview(b""))
+            self._text = None
+        return self._raw
+
+    def beginning(self) -> bytes:
+        """Decode enough for the headers of nearly every mail."""
+        if self._raw is not None or self._text is None:
+            return self.all()
+        return _decode(self._text[: HEAD // 62 * 62])
+
+
+def cut_out(body: bytes) -> tuple[bytes, EncodedMail] | None:
+    """Cut the mail out of a large body as Postal writes it.
+
+    :returns: The JSON with an empty message, and the mail; ``None`` for a body that
+        only a JSON parser should take apart.
+    """
+    if len(body) < LARGE or body.count(_START) != 1 or body.count(b'"message"') != 1:
+        return None
+    start = body.index(_START) + len(_START)
+    end = body.find(b'"', start)
+    if end < 0 or not _BEGINNING.match(body, start, end):
+        return None
+    last = start + (end - start) // 62 * 62
+    if not _END.fullmatch(body, last, end):
+        return None
+    return body[:start] + body[end:], EncodedMail(text=memoryview(body)[start:end])
+
+
+def decode(text: str) -> EncodedMail:
+    """Decode a mail at once, and strictly.
+
+    :raises PayloadError: if it is no base64.
+    """
+    try:
+        return EncodedMail(raw=base64.b64decode(text.replace("\n", ""), validate=True))
+    except (binascii.Error, ValueError):
+        raise PayloadError("the message is not base64") from None
+
+
+def _decode(text: memoryview) -> bytes:
+    """Decode in pieces of whole lines, so that the text is never copied as a whole."""
+    step = STEP // 62 * 62
+    raw = bytearray()
+    for start in range(0, len(text), step):
+        piece = bytes(text[start : start + step]).replace(b"\\n", b"")
+        raw += binascii.a2b_base64(piece)
+    return bytes(raw)
