@@ -16,6 +16,7 @@ __all__ = [
     "HoldReason",
     "Outcome",
     "RejectReason",
+    "read_outcome",
     "redact",
     "redact_all",
 ]
@@ -83,13 +84,13 @@ _SMTP_REPLY = re.compile(r"\s*([245]\d\d)(?:[ -]+([245]\.\d{1,3}\.\d{1,3})(?!\S)
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/\s?#]*)([^\s?]*)(\?\S*)?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one of Postal's statuses says.
+    """What one of Postal's statuses says; events and deliveries are one of these.
 
-    :param event_type: The status in the terms of events.
-    :param reject_reason: Why it failed; only where ``event_type`` is failed or bounced.
-    :param hold_reason: Why it is held; only where Postal holds it.
+    :param event_type: What happened.
+    :param reject_reason: Why it failed or bounced.
+    :param hold_reason: Why Postal holds it.
     :param smtp_code: The code of the other server's reply, such as 550.
     :param enhanced_status: Its enhanced status code (RFC 3463), such as ``"5.1.1"``.
     :param description: Postal's own words, cut by it at 250 characters.
@@ -104,29 +105,38 @@ class Outcome:
     description: str | None = None
     mta_response: str | None = None
 
-    @classmethod
-    def read(
-        cls, status: str | None, details: str | None, output: str | None
-    ) -> Outcome:
-        """Make sense of a status with its details and output, as Postal wrote them."""
-        event_type = _EVENT_TYPES.get(status or "", EventType.UNKNOWN)
-        details = redact(details) if details else None
-        output = redact(output) if output else None
-        code, enhanced = _smtp_reply(output)
-        reject_reason = hold_reason = None
-        if event_type is EventType.FAILED:
-            reject_reason = _reject_reason(code, enhanced, details or "", output or "")
-        elif event_type is EventType.BOUNCED:
-            reject_reason = RejectReason.BOUNCED
-        elif status == "Held":
-            words = (details or "").lower()
-            hold_reason = next(
-                (reason for word, reason in _HOLD_WORDS if word in words),
-                HoldReason.OTHER,
-            )
-        return cls(
-            event_type, reject_reason, hold_reason, code, enhanced, details, output
+
+def read_outcome(
+    status: str | None, details: str | None, output: str | None
+) -> dict[str, Any]:
+    """Make sense of a status with its details and output, as Postal wrote them.
+
+    :returns: The fields of an :class:`Outcome`.
+    """
+    event_type = _EVENT_TYPES.get(status or "", EventType.UNKNOWN)
+    details = redact(details) if details else None
+    output = redact(output) if output else None
+    code, enhanced = _smtp_reply(output)
+    reject_reason = hold_reason = None
+    if event_type is EventType.FAILED:
+        reject_reason = _reject_reason(code, enhanced, details or "", output or "")
+    elif event_type is EventType.BOUNCED:
+        reject_reason = RejectReason.BOUNCED
+    elif status == "Held":
+        words = (details or "").lower()
+        hold_reason = next(
+            (reason for word, reason in _HOLD_WORDS if word in words),
+            HoldReason.OTHER,
         )
+    return {
+        "event_type": event_type,
+        "reject_reason": reject_reason,
+        "hold_reason": hold_reason,
+        "smtp_code": code,
+        "enhanced_status": enhanced,
+        "description": details,
+        "mta_response": output,
+    }
 
 
 def redact(text: str) -> str:

@@ -295,7 +295,7 @@ def test_a_short_body_is_400_or_503(
 
 @pytest.mark.parametrize(("bounce", "status"), [(True, 406), (False, 429)])
 def test_reject_mail_is_remembered_for_duplicates(
-    make_app: MakeApp, bounce: bool, status: int
+    make_app: MakeApp, bounce: bool, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()
     calls = []
@@ -307,6 +307,7 @@ def test_reject_mail_is_remembered_for_duplicates(
     with inbound_received.connected_to(reject):
         assert [post(app, MAIL).status_code for _ in range(2)] == [status] * 2
     assert len(calls) == 1
+    assert "rejected mail 422: 'no such mailbox'" in caplog.text
 
 
 def test_an_error_beside_reject_mail_is_500(make_app: MakeApp) -> None:
@@ -501,15 +502,26 @@ def test_what_answers_in_our_place_becomes_503(
     assert "not from our view" in errors[-1].getMessage()
 
 
+def replace(response: Response) -> Response:
+    return Response("<html>", 302, {"Location": "/"})
+
+
+def change(response: Response) -> Response:
+    response.status_code = 302
+    return response
+
+
 @BOTH
+@pytest.mark.parametrize("after", [replace, change])
 def test_an_after_request_function_can_not_change_our_status(
-    tracking: list[Any], inbound: list[Any], recorded: Recorded, column: int
+    tracking: list[Any],
+    inbound: list[Any],
+    recorded: Recorded,
+    column: int,
+    after: Callable[[Response], Response],
 ) -> None:
     app, _ = hostile("")
-
-    @app.after_request
-    def replace(response: Response) -> Response:
-        return Response("<html>", 302, {"Location": "/"})
+    app.after_request(after)
 
     assert post(app, recorded).status_code == 200
     assert app.test_client().get("/nothing").status_code == 302

@@ -78,7 +78,7 @@ class Client:
                 key = f"{settings.prefix}{name}"
                 raise ConfigurationError(
                     f"{key} is not set, so no mail can be sent; set it to your"
-                    " Postal's, or try it with the sandbox: flask postal sandbox",
+                    " Postal's, or to those of a sandbox: flask_postal.sandbox.Sandbox",
                     key=key,
                 )
         self._headers = {

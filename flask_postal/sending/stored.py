@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import MessageError, TransportError
-from ..outcome import EventType, HoldReason, Outcome, RejectReason, redact_all
+from ..outcome import EventType, Outcome, read_outcome, redact_all
 from ..values import as_bool, as_dict, as_int, as_str, utc_time
 
 __all__ = [
@@ -40,12 +40,10 @@ EXPANSIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One attempt to deliver a mail.
+class Delivery(Outcome):
+    """One attempt to deliver a mail: an :class:`.Outcome`, and ...
 
     :param status: Postal's word: Sent, SoftFail, HardFail, Held, Bounced, ...
-    :param event_type: The same in the terms of events; ``reject_reason`` to
-        ``mta_response`` are as in :class:`.TrackingEvent`.
     :param sent_with_ssl: Whether the other server was spoken to over TLS.
     :param log_id: Where to find the attempt in Postal's log.
     :param time: Seconds it took.
@@ -55,13 +53,6 @@ class Delivery:
 
     id: int | None = None
     status: str | None = None
-    event_type: EventType = EventType.UNKNOWN
-    reject_reason: RejectReason | None = None
-    hold_reason: HoldReason | None = None
-    smtp_code: int | None = None
-    enhanced_status: str | None = None
-    description: str | None = None
-    mta_response: str | None = None
     sent_with_ssl: bool | None = None
     log_id: str | None = None
     time: float | None = None
@@ -193,19 +184,11 @@ def read_deliveries(data: Any) -> list[Delivery]:
 
 def _delivery(data: Mapping[str, Any]) -> Delivery:
     status = as_str(data.get("status"))
-    outcome = Outcome.read(
-        status, as_str(data.get("details")), as_str(data.get("output"))
-    )
+    details, output = as_str(data.get("details")), as_str(data.get("output"))
     return Delivery(
+        **read_outcome(status, details, output),
         id=as_int(data.get("id")),
         status=status,
-        event_type=outcome.event_type,
-        reject_reason=outcome.reject_reason,
-        hold_reason=outcome.hold_reason,
-        smtp_code=outcome.smtp_code,
-        enhanced_status=outcome.enhanced_status,
-        description=outcome.description,
-        mta_response=outcome.mta_response,
         sent_with_ssl=as_bool(data.get("sent_with_ssl")),
         log_id=as_str(data.get("log_id")),
         time=_float(data.get("time")),
@@ -230,7 +213,7 @@ def read_details(data: Any) -> MessageDetails:
         id=as_int(data.get("id")),
         token=as_str(data.get("token")),
         status=word,
-        event_type=Outcome.read(word, None, None).event_type if word else None,
+        event_type=read_outcome(word, None, None)["event_type"] if word else None,
         held=as_bool(status.get("held")),
         hold_expiry=utc_time(status.get("hold_expiry")),
         last_delivery_attempt=utc_time(status.get("last_delivery_attempt")),

@@ -9,6 +9,7 @@ import os
 import ssl
 import time
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from typing import Any
 
 import requests
@@ -211,6 +212,10 @@ class _Kept:
     _last_used = 0.0
     _ends_head = False
     _head = b""
+
+    def putheader(self, header: str, *values: Any) -> None:
+        # Past urllib3's, which looks for headers to skip; we have none.
+        HTTPConnection.putheader(self, header, *values)  # type: ignore[arg-type]
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._ends_head = True

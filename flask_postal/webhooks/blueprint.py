@@ -84,7 +84,7 @@ def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -
 
 def _keep(response: Response) -> Response:
     """Return the answer our view made, or 503 where something else answered."""
-    made: Response | None = request.environ.get(MADE)
+    made: tuple[Response, int] | None = request.environ.get(MADE)
     if made is None:
         cause = type(request.routing_exception).__name__
         if request.routing_exception is None:
@@ -96,13 +96,14 @@ def _keep(response: Response) -> Response:
             " exempt the webhooks from it",
             logging.ERROR,
         )
-    if response is not made and response.status_code != made.status_code:
-        _log.error(
-            "%s: an after_request function of the app made HTTP %d of our %d; ours is"
-            " sent",
-            request.path,
-            response.status_code,
-            made.status_code,
-        )
-        return made
-    return response
+    ours, status = made
+    if response.status_code == status:
+        return response
+    _log.error(
+        "%s: an after_request function of the app made HTTP %d of our %d; ours is sent",
+        request.path,
+        response.status_code,
+        status,
+    )
+    ours.status_code = status  # it may have been changed in place
+    return ours

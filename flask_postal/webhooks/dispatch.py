@@ -112,6 +112,12 @@ def _call_all(
                 _call(receiver, app, event, postal)
             except RejectMail as rejection:
                 if isinstance(event, InboundEvent):
+                    _log.info(
+                        "receiver %s rejected mail %s: %s",
+                        _label(receiver),
+                        event.id,
+                        ascii(rejection.reason),
+                    )
                     if outcome is not Dispatched.FAILED:
                         outcome = _worse(outcome, rejection)
                     continue

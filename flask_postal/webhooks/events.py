@@ -8,20 +8,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..outcome import EventType, HoldReason, RejectReason
+from ..outcome import Outcome
 from .inbound_message import InboundMessage
 
-__all__ = ["InboundEvent", "ServerEvent", "TrackingEvent"]
+__all__ = ["InboundEvent", "MailEvent", "ServerEvent", "TrackingEvent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrackingEvent:
-    """Something became of a mail that was sent.
+class MailEvent(Outcome):
+    """What all events about a mail tell, beside an :class:`.Outcome`.
 
-    Postal makes no promise about order, and repeats some: ``deferred`` up to 18 times,
-    ``opened`` and ``clicked`` with every hit.
-
-    :param event_type: What happened.
     :param event_id: The event's UUID, the same in every attempt to deliver it.
     :param created_at: When Postal wrote the event, aware, in UTC.
     :param timestamp: When it happened, as far as Postal tells; else ``created_at``.
@@ -32,23 +28,10 @@ class TrackingEvent:
     :param recipient: The envelope recipient.
     :param sender: The address in From, ``None`` for a null sender.
     :param subject: The subject, cut by Postal at 200 characters.
-    :param tags: The tag, as a list of none or one.
-    :param reject_reason: Why it failed or bounced.
-    :param hold_reason: Why it is held.
-    :param smtp_code: The code of the other server's reply, such as 550.
-    :param enhanced_status: Its enhanced status code, such as ``"5.1.1"``.
-    :param description: Postal's own words, cut by it at 250 characters.
-    :param mta_response: The other server's words, cut by Postal at 250 characters.
-    :param click_url: The link that was clicked.
-    :param user_agent: The browser that opened or clicked.
-    :param ip_address: Where it did so from.
-    :param bounce: Postal's dict of the bounce mail, for a bounce.
-    :param metadata: Always ``{}``: Postal keeps none.
     :param esp_event: Postal's dict as it came, passwords in URLs aside.
     :param dedupe_key: What is equal for two deliveries of one event.
     """
 
-    event_type: EventType
     event_id: str | None = None
     created_at: datetime | None = None
     timestamp: datetime | None = None
@@ -58,66 +41,56 @@ class TrackingEvent:
     recipient: str | None = None
     sender: str | None = None
     subject: str | None = None
-    tags: list[str] = field(default_factory=list)
-    reject_reason: RejectReason | None = None
-    hold_reason: HoldReason | None = None
-    smtp_code: int | None = None
-    enhanced_status: str | None = None
-    description: str | None = None
-    mta_response: str | None = None
-    click_url: str | None = None
-    user_agent: str | None = None
-    ip_address: str | None = None
-    bounce: Mapping[str, Any] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
     esp_event: Mapping[str, Any] = field(default_factory=dict, repr=False)
     dedupe_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerEvent:
+class TrackingEvent(MailEvent):
+    """Something became of a mail that was sent.
+
+    Postal makes no promise about order, and repeats some: ``deferred`` up to 18 times,
+    ``opened`` and ``clicked`` with every hit. What is not told here is told in
+    :class:`MailEvent` and :class:`.Outcome`.
+
+    :param tags: The tag, as a list of none or one.
+    :param click_url: The link that was clicked.
+    :param user_agent: The browser that opened or clicked.
+    :param ip_address: Where it did so from.
+    :param bounce: Postal's dict of the bounce mail, for a bounce.
+    :param metadata: Always ``{}``: Postal keeps none.
+    """
+
+    tags: list[str] = field(default_factory=list)
+    click_url: str | None = None
+    user_agent: str | None = None
+    ip_address: str | None = None
+    bounce: Mapping[str, Any] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEvent(MailEvent):
     """Something about the mail server itself, or about mail that came in.
 
     :param event: Postal's name: ``DomainDNSError``, ``SendLimitApproaching``,
         ``SendLimitExceeded``; or a ``Message...`` event about incoming mail, that is,
         how an endpoint of ours answered.
-    :param event_type: For mail, what happened to it; else ``unknown``.
-    :param event_id: The event's UUID, the same in every attempt to deliver it.
     :param server: The permalink of the mail server.
     :param organization: The permalink of its organization.
     :param domain: The domain whose DNS is wrong.
     :param problems: ``spf``, ``dkim``, ``mx``, ``return_path`` -> what is wrong.
     :param volume: Mails sent in the last hour.
     :param limit: How many may be.
-
-    The other attributes are those of :class:`TrackingEvent`.
     """
 
     event: str
-    event_type: EventType = EventType.UNKNOWN
-    event_id: str | None = None
-    created_at: datetime | None = None
-    timestamp: datetime | None = None
     server: str | None = None
     organization: str | None = None
     domain: str | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     volume: int | None = None
     limit: int | None = None
-    id: int | None = None
-    token: str | None = None
-    message_id: str | None = None
-    recipient: str | None = None
-    sender: str | None = None
-    subject: str | None = None
-    reject_reason: RejectReason | None = None
-    hold_reason: HoldReason | None = None
-    smtp_code: int | None = None
-    enhanced_status: str | None = None
-    description: str | None = None
-    mta_response: str | None = None
-    esp_event: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    dedupe_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,9 @@ _READ_BEFORE = frozenset({"stream", "_cached_data", "data", "form", "files"})
 class Hook:
     """What is different between the two webhooks.
 
-    :param refused: The statuses, by what is wrong; see the table in the docs.
+    The statuses are those of the table in the docs, "Webhooks and security".
+
+    :param max_bytes: The name of the setting that limits a body.
     """
 
     name: str
@@ -84,10 +86,10 @@ INBOUND = Hook(
 class _RefusedError(Exception):
     """A check that failed."""
 
-    def __init__(self, status: int, answer: str, why: str, level: int) -> None:
+    def __init__(self, status: int, text: str, why: str, level: int) -> None:
         super().__init__(why)
         self.status = status
-        self.answer = answer
+        self.text = text
         self.level = level
 
 
@@ -109,7 +111,7 @@ def receive(postal: Postal, hook: Hook) -> Response:
         response = _dispatch(postal, app, hook, event)
     except _RefusedError as refusal:
         response = log_and_answer(
-            refusal.status, refusal.answer, str(refusal), refusal.level
+            refusal.status, refusal.text, str(refusal), refusal.level
         )
         if refusal.status == 405:
             response.headers["Allow"] = "POST"
@@ -121,7 +123,7 @@ def receive(postal: Postal, hook: Hook) -> Response:
         reference = new_reference()
         _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
         response = answer(500, f"unexpected error [{reference}]")
-    req.environ[MADE] = response
+    req.environ[MADE] = response, response.status_code
     return response
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PayloadError
-from ..outcome import EventType, Outcome, redact_all
+from ..outcome import EventType, read_outcome, redact_all
 from ..values import as_dict, as_int, as_str, utc_time
 from .events import ServerEvent, TrackingEvent
 from .payload import read_json
@@ -51,7 +51,7 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
     message = as_dict(payload.get("message")) or as_dict(
         payload.get("original_message")
     )
-    outcome = Outcome.read(
+    outcome = read_outcome(
         _STATUSES.get(name),
         as_str(payload.get("details")),
         as_str(payload.get("output")),
@@ -59,6 +59,7 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
     created_at = utc_time(content.get("timestamp"))
     event_id = as_str(content.get("uuid"))
     common: dict[str, Any] = {
+        **outcome,
         "event_id": event_id,
         "created_at": created_at,
         "timestamp": utc_time(payload.get("timestamp")) or created_at,
@@ -68,20 +69,15 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
         "recipient": as_str(message.get("to")),
         "sender": as_str(message.get("from")),
         "subject": as_str(message.get("subject")),
-        "reject_reason": outcome.reject_reason,
-        "hold_reason": outcome.hold_reason,
-        "smtp_code": outcome.smtp_code,
-        "enhanced_status": outcome.enhanced_status,
-        "description": outcome.description,
-        "mta_response": outcome.mta_response,
         "esp_event": redact_all(content) if _may_hold_url(body) else content,
         "dedupe_key": event_id or hashlib.sha256(body).hexdigest(),
     }
     if name in _SERVER_EVENTS or message.get("direction") == "incoming":
-        return _server_event(name, payload, outcome, common)
+        return _server_event(name, payload, common)
     tag = as_str(message.get("tag"))
+    if name in _NAMED:
+        common["event_type"] = _NAMED[name]
     return TrackingEvent(
-        event_type=_NAMED.get(name, outcome.event_type),
         tags=[tag] if tag else [],
         click_url=as_str(payload.get("url")),
         user_agent=as_str(payload.get("user_agent")),
@@ -98,7 +94,7 @@ def _may_hold_url(body: bytes) -> bool:
 
 
 def _server_event(
-    name: str, payload: Mapping[str, Any], outcome: Outcome, common: dict[str, Any]
+    name: str, payload: Mapping[str, Any], common: dict[str, Any]
 ) -> ServerEvent:
     server = as_dict(payload.get("server"))
     problems = {
@@ -108,7 +104,6 @@ def _server_event(
     }
     return ServerEvent(
         event=name,
-        event_type=outcome.event_type,
         server=as_str(server.get("permalink")),
         organization=as_str(server.get("organization")),
         domain=as_str(payload.get("domain")),
