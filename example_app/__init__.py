@@ -64,6 +64,7 @@ def index() -> str:
         "index.html",
         events=list(current_app.extensions["example_app"]),
         api_url=postal.settings.api_url,
+        default_sender=postal.settings.default_sender,
     )
 
 

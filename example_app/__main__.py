@@ -19,7 +19,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     sandbox = None
-    if not (os.environ.get("POSTAL_API_URL") and os.environ.get("POSTAL_API_KEY")):
+    given = [
+        name for name in ("POSTAL_API_URL", "POSTAL_API_KEY") if os.environ.get(name)
+    ]
+    if len(given) == 1:
+        parser.error(f"{given[0]} is set alone; set POSTAL_API_URL and POSTAL_API_KEY")
+    if not given:
         sandbox = Sandbox().start()
     app = create_app(sandbox.settings() if sandbox else None)
     server = make_server("127.0.0.1", arguments.port, app, threaded=True)
@@ -29,7 +34,7 @@ def main() -> None:
         print(f"Postal:  {sandbox.url} (the sandbox; nothing leaves this machine)")
     else:
         print(f"Postal:  {app.config['POSTAL_API_URL']}")
-    print(f"Example: {url}", flush=True)
+    print(f"Open     {url}", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -199,6 +199,28 @@ def test_an_iterable_that_fails_ends_the_batch_and_loses_no_news(
     assert len(outbox) <= 2
 
 
+def test_progress_that_raises_ends_the_batch_and_loses_no_news(
+    make_app: MakeApp,
+) -> None:
+    told = []
+
+    def note(app: Flask, **extra: Any) -> None:
+        told.append(1)
+
+    def stop(done: int, total: int | None) -> None:
+        raise LookupError("stop")
+
+    with loopback() as server:
+        app, postal = make_app(POSTAL_API_URL=server.url, POSTAL_API_KEY="k")
+        with (
+            app.app_context(),
+            message_sent.connected_to(note),
+            pytest.raises(LookupError, match="stop"),
+        ):
+            postal.send_many([message() for _ in range(7)], on_progress=stop)
+    assert len(told) == len(server.bodies)
+
+
 @pytest.mark.parametrize("concurrency", [0, -1])
 def test_concurrency_is_at_least_one(
     testing: tuple[Flask, Postal], concurrency: int

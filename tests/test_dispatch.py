@@ -181,6 +181,56 @@ def test_the_worse_rejection_wins(make_app: MakeApp) -> None:
         assert mail.post(app.test_client()).status_code == 406
 
 
+def test_a_rejection_is_not_forgotten_when_another_receiver_is_retried(
+    make_app: MakeApp,
+) -> None:
+    mail = Recorded.load("inbound/raw-json")
+
+    def reject(app: Flask, **extra: Any) -> None:
+        calls.append("reject")
+        raise RejectMail("no such mailbox")
+
+    app, _ = make_app()
+    with inbound_received.connected_to(reject), inbound_received.connected_to(second):
+        statuses = [mail.post(app.test_client()).status_code for _ in range(3)]
+    assert statuses == [500, 406, 406]
+    assert sorted(calls) == ["reject", "second", "second"]
+
+
+def test_a_mark_counts_also_when_the_others_are_gone(app: Flask) -> None:
+    cache = MemoryCache()
+    with tracking_received.connected_to(first):
+        with tracking_received.connected_to(second):
+            assert run(app, cache) is Dispatched.FAILED
+        assert run(app, cache) is Dispatched.HANDLED
+    assert calls.count("first") == 1
+
+
+class Hidden:
+    async def __call__(self, app: Flask, **extra: Any) -> None:
+        await asyncio.sleep(0)
+        calls.append("awaited")
+
+
+async def coroutine(app: Flask, **extra: Any) -> None:
+    await asyncio.sleep(0)
+    calls.append("awaited")
+
+
+@functools.wraps(coroutine)
+def decorated(app: Flask, **extra: Any) -> Any:
+    return coroutine(app, **extra)
+
+
+@pytest.mark.parametrize("receiver", [Hidden(), decorated])
+def test_a_coroutine_that_does_not_look_like_one_is_awaited(
+    app: Flask, receiver: Any
+) -> None:
+    with tracking_received.connected_to(receiver):
+        assert run(app) is Dispatched.HANDLED
+    assert calls == ["awaited"]
+
+
 def test_twenty_parallel_duplicates_run_the_receiver_once(make_app: MakeApp) -> None:
     app, _ = make_app()
     barrier = threading.Barrier(20)
@@ -243,6 +293,17 @@ def test_a_lease_ends_at_its_own_deadline_whatever_the_backend_does() -> None:
     assert Delivery(cache, "x", clock).lease()
     clock.now += 121
     assert Delivery(cache, "x", clock).lease()
+    assert not Delivery(cache, "x", clock).lease()
+
+
+def test_who_lost_a_lease_does_not_give_back_the_next_ones() -> None:
+    clock = Clock()
+    cache = MemoryCache(clock)
+    slow, taker = Delivery(cache, "x", clock), Delivery(cache, "x", clock)
+    assert slow.lease()
+    clock.now += 121
+    assert taker.lease()
+    slow.release()
     assert not Delivery(cache, "x", clock).lease()
 
 

@@ -59,3 +59,19 @@ def test_an_error_is_shown_on_the_page(sandbox: Sandbox) -> None:
         "/send", data={"recipient": "nobody", "subject": "Hi"}, follow_redirects=True
     )
     assert "&#39;nobody&#39; is no address" in answer.text
+
+
+def test_one_setting_alone_is_an_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "example_app"],
+        env={
+            **os.environ,
+            "POSTAL_API_URL": "http://127.0.0.1:9",
+            "POSTAL_API_KEY": "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 2
+    assert "set POSTAL_API_URL and POSTAL_API_KEY" in done.stderr

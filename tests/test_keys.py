@@ -71,6 +71,7 @@ PEM = pem(KEY.rsa)
         PEM.replace("\n", "\\n"),
         PEM.replace("\n", "\r\n"),
         PEM.encode(),
+        PEM + PEM,
         JWKS,
         json.dumps(JWKS),
         JWKS["keys"][0],
@@ -88,6 +89,7 @@ def test_several_keys_are_for_rotation() -> None:
     assert load_keys([DKIM_RECORD, KEY1024_DKIM_RECORD]) == (KEY, KEY1024)
     both = {"keys": JWKS["keys"] + SigningKey.generate(1024).jwks()["keys"]}
     assert len(load_keys(both)) == 2
+    assert load_keys(PEM + "\n" + pem(KEY1024.rsa)) == (KEY, KEY1024)
     assert KEY1024.bits == 1024
     expected = json.loads((CAPTURES / "key1024-jwks.json").read_text())["keys"][0][
         "kid"
@@ -320,6 +322,12 @@ def test_a_bad_set_does_not_replace_a_good_one(one: SigningKey, content: bytes) 
     server.now += 3600
     assert keys.find("unknown") == ()
     assert keys.find(one.public.kid) == (one.public,)
+
+
+def test_other_keys_in_the_set_do_no_harm(one: SigningKey) -> None:
+    others = [{"kty": "EC"}, "x", {"kty": "RSA", "n": "%"}, None]
+    content = json.dumps({"keys": [*others, *one.jwks()["keys"]]}).encode()
+    assert DiscoveredKeys(lambda: content).find(None) == (one.public,)
 
 
 def test_fifty_threads_on_a_cold_cache_make_one_fetch(one: SigningKey) -> None:

@@ -430,3 +430,13 @@ def test_prepare_and_deliver_are_two_steps(make_app: MakeApp, sandbox: Sandbox) 
         result = postal.deliver(prepared)
     assert result.recipients["ana@example.com"].id == 1
     assert outbox == []
+
+
+def test_a_rendered_message_does_not_get_the_defaults_twice(
+    defaults: Postal, context: Flask
+) -> None:
+    rendered = Message.from_dict(defaults.render(message()).to_dict())
+    with defaults.record_messages() as outbox:
+        defaults.send(rendered)
+    assert [a.filename for a in outbox[0].attachments] == ["terms.pdf"]
+    assert outbox[0].bcc == ["archive@example.com"]

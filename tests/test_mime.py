@@ -220,7 +220,8 @@ def test_inline_images_are_found_by_their_content_id() -> None:
 def test_an_attached_mail_is_not_encoded_and_keeps_its_parts() -> None:
     inner = raw(mail(subject="inner", attachments=[PDF])).replace(b"\r\n", b"\n")
     latin = b"Subject: 8bit\n\nGr\xfc\xdfe\n"
-    for data in (inner, latin):
+    signed = b"DKIM-Signature: b=" + b"A" * 90 + b"; h=a:b\nX:  two  blanks\n\nx\n"
+    for data in (inner, latin, signed):
         source = message(attachments=[Attachment("a.eml", "message/rfc822", data)])
         sent = raw(source)
         assert data.replace(b"\n", b"\r\n").rstrip() in sent
@@ -231,6 +232,7 @@ def test_an_attached_mail_that_is_too_deep_is_refused_with_the_cure() -> None:
         b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n)
         for n in range(1000)
     )
+    deep += b"\xfc"
     source = message(attachments=[Attachment("a.eml", "message/rfc822", deep)])
     with pytest.raises(MessageError, match="octet-stream"):
         raw(source)

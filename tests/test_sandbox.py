@@ -69,6 +69,17 @@ def test_the_sandbox_calls_nobody_outside_of_loopback() -> None:
         Sandbox(tracking_url="http://example.com/postal/tracking/")
 
 
+def test_a_sandbox_starts_and_stops_any_number_of_times() -> None:
+    sandbox = Sandbox()
+    sandbox.stop()
+    with pytest.raises(ConfigurationError, match=r"call start\(\) first"):
+        sandbox.settings()
+    for _ in range(2):
+        assert sandbox.start().url == sandbox.start().url
+        assert requests.get(f"{sandbox.url}/.well-known/jwks.json", timeout=5).ok
+        sandbox.stop()
+
+
 def test_a_name_tells_servers_apart(sandbox: Sandbox) -> None:
     app = Flask("tests")
     settings = sandbox.settings()

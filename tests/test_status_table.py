@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, redirect, request, session
+from flask import Blueprint, Flask, Response, abort, redirect, request, session
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_wtf.csrf import CSRFProtect
@@ -547,6 +547,54 @@ def test_the_session_is_not_touched(tracking: list[Any], inbound: list[Any]) -> 
     assert "Set-Cookie" not in answer.headers
     assert "Cookie" not in answer.headers.get("Vary", "")
     assert session is not None
+
+
+@BOTH
+@pytest.mark.parametrize("prefix", ["/hooks", "/hooks/"])
+def test_the_net_holds_in_another_blueprint_and_under_any_prefix(
+    tracking: list[Any],
+    inbound: list[Any],
+    recorded: Recorded,
+    column: int,
+    prefix: str,
+) -> None:
+    app = Flask("nested")
+    app.config.update(POSTAL_WEBHOOK_KEY=DKIM_RECORD, TRUSTED_HOSTS=["localhost"])
+    parent = Blueprint("parent", __name__, url_prefix=prefix)
+    parent.register_blueprint(Postal(app).blueprint)
+    app.register_blueprint(parent)
+    path = f"/hooks{recorded.path}"
+    assert post(app, recorded, path=path).status_code == 200
+    headers = {**recorded.headers, "Host": "elsewhere.example"}
+    assert post(app, recorded, path=path, headers=headers).status_code == 503
+    app.before_request_funcs.setdefault(None, []).append(lambda: redirect("/login"))
+    assert post(app, recorded, path=path).status_code == 503
+
+
+def grow(response: Response) -> Response:
+    response.set_data(b"x" * 70_000)
+    return response
+
+
+def fail_after(response: Response) -> Response:
+    raise LookupError("no such header")
+
+
+@BOTH
+@pytest.mark.parametrize("after", [grow, fail_after])
+def test_nothing_that_comes_after_reaches_postal(
+    recorded: Recorded, column: int, after: Callable[[Response], Response]
+) -> None:
+    app, _ = hostile("error page")
+    app.after_request(after)
+
+    @app.before_request
+    def visit() -> None:
+        session["visits"] = 1
+
+    signal = (tracking_received, inbound_received)[column]
+    with signal.connected_to(lambda app, **extra: fail()):
+        assert post(app, recorded).status_code == 500
 
 
 def test_several_postals_keep_apart(tracking: list[Any]) -> None:

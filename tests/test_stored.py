@@ -187,6 +187,9 @@ def test_odd_answers_are_transport_errors_and_speak_of_no_mail(
         {"attachments": [{"data": "%%%"}, None], "raw_message": "ä"},
         {"activity_entries": {"loads": [{"timestamp": "never"}, 5], "clicks": None}},
         {"headers": {"to": None}},
+        {"activity_entries": {"loads": 5, "clicks": {}}},
+        {"activity_entries": {"loads": [{"timestamp": "0001-01-01T00:00:00+14:00"}]}},
+        {"inspection": {"spam_score": 10**400}},
     ],
 )
 def test_fields_of_the_wrong_type_are_none(make_app: MakeApp, data: Any) -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 import requests
-from werkzeug.serving import make_server
+from werkzeug.serving import BaseWSGIServer, make_server
 
 from ..errors import ConfigurationError
 from .api import StoredMessage, create_app
@@ -31,7 +31,8 @@ class Sandbox:
     ::
 
         with Sandbox() as sandbox:
-            app.config.update(sandbox.settings())
+            app.config.update(sandbox.settings())  # before init_app
+            postal.init_app(app)
             sandbox.tracking_url = "http://127.0.0.1:5000/postal/tracking/"
 
     :param port: The port to listen on; 0 for a free one.
@@ -50,11 +51,9 @@ class Sandbox:
         self.api_key = f"sandbox-{secrets.token_hex(12)}"
         self.tracking_url = tracking_url
         self.app = create_app(self.api_key, self.key, self._report)
-        self._server = make_server("127.0.0.1", port, self.app, threaded=True)
-        # Looks for stop() 50 times a second: a test suite stops many.
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.02,), daemon=True
-        )
+        self._port = port
+        self._server: BaseWSGIServer | None = None
+        self._thread = threading.Thread()
 
     @property
     def tracking_url(self) -> str | None:
@@ -72,6 +71,8 @@ class Sandbox:
     @property
     def url(self) -> str:
         """The value for ``POSTAL_API_URL``."""
+        if self._server is None:
+            raise ConfigurationError("the sandbox is not running; call start() first")
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def settings(self) -> dict[str, object]:
@@ -83,15 +84,24 @@ class Sandbox:
         }
 
     def start(self) -> Sandbox:
-        """Begin to listen."""
-        self._thread.start()
+        """Begin to listen; once it does, nothing."""
+        if self._server is None:
+            server = make_server("127.0.0.1", self._port, self.app, threaded=True)
+            # Looks for stop() 50 times a second: a test suite stops many.
+            self._thread = threading.Thread(
+                target=server.serve_forever, args=(0.02,), daemon=True
+            )
+            self._thread.start()
+            self._server = server
         return self
 
     def stop(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        """Stop listening, if it does."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            self._thread.join()
+            server.server_close()
 
     def __enter__(self) -> Sandbox:
         return self.start()

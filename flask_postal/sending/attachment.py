@@ -111,7 +111,7 @@ def _to_bytes(data: Any) -> bytes:
         return plain_text(data, "attachments", "an attachment's text").encode()
     raise MessageError(
         "attachments: the data of an attachment must be bytes, text or an open file,"
-        f" not {type(data).__name__}",
+        f" not {type(data).__name__}: attach(filename, content_type, data)",
         field="attachments",
     )
 

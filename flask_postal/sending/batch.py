@@ -82,6 +82,7 @@ class _Run:
                     # As many again wait their turn, so that no thread is idle and no
                     # more than these stand in memory.
                     self._settle(at_most=2 * concurrency - 1)
+                self._settle(at_most=0)
             except BaseException:
                 # The caller's iterable, on_progress or a Ctrl-C: what has begun is
                 # seen to its end and told, what waits is not begun.
@@ -91,7 +92,6 @@ class _Run:
                 self._on_progress = None
                 self._settle(at_most=0)
                 raise
-            self._settle(at_most=0)
         return outcomes
 
     def _begin(
@@ -144,6 +144,7 @@ def private_messages(
 
     :raises MessageError: at once, if one of them could not be meant.
     """
+    message = message.copy()
     for name in ("cc", "bcc"):
         if getattr(message, name):
             raise MessageError(
@@ -171,7 +172,7 @@ def private_messages(
                 f"merge_data: {spelling!r} is none of the recipients",
                 field="merge_data",
             )
-        data[key] = values
+        data[key] = values or {}
     if data and message.template is None:
         raise MessageError(
             "merge_data: there is no template= to render it with", field="merge_data"

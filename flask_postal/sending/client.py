@@ -77,8 +77,9 @@ class Client:
             if not value:
                 key = f"{settings.prefix}{name}"
                 raise ConfigurationError(
-                    f"{key} is not set, so no mail can be sent; set it to your"
-                    " Postal's, or to those of a sandbox: flask_postal.sandbox.Sandbox",
+                    f"{key} was not set when init_app was called, so no mail can be"
+                    " sent; set it before, to your Postal's or with"
+                    " app.config.update(sandbox.settings())",
                     key=key,
                 )
         self._headers = {

@@ -176,7 +176,8 @@ def _read_headers(message: Message, content: Content) -> None:
             content.why_raw = f"several values of {name}"
     if message.date is not None:
         content.date = _date(message.date)
-        content.headers.pop("Date", None)
+        for name in [name for name in content.headers if name.lower() == "date"]:
+            del content.headers[name]
     if message.message_id is not None:
         content.message_id = _message_id(message.message_id)
         content.why_raw = "a Message-ID of its own"

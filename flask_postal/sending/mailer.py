@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
+from ..calling import call_receiver
 from ..errors import CancelSend, ConfigurationError, MessageError, PostalError
 from ..settings import Settings, read_flag
 from ..signals import message_sending, message_sent, send_failed
+from .attachment import Attachment
 from .body import Body
 from .client import Client
 from .message import FIELDS, Message
@@ -91,12 +93,8 @@ class Mailer:
         try:
             message = self.complete(app, message)
             if message_sending.receivers:
-                message_sending.send(
-                    app,
-                    message=message,
-                    postal=self._postal,
-                    _async_wrapper=app.ensure_sync,
-                )
+                for receiver in message_sending.receivers_for(app):
+                    call_receiver(app, receiver, message=message, postal=self._postal)
                 # Receivers may have put anything into it, a template too.
                 message = message.copy()
                 if message.template is not None:
@@ -174,7 +172,7 @@ class Mailer:
             return
         for receiver in signal.receivers_for(app):
             try:
-                app.ensure_sync(receiver)(app, **arguments, postal=self._postal)
+                call_receiver(app, receiver, **arguments, postal=self._postal)
             except Exception:  # noqa: BLE001
                 # The mail has gone, or has not: an error in what only wants to know
                 # must not look like news about it, or the caller sends it twice.
@@ -210,6 +208,15 @@ def _merge(message: Message, defaults: Message, *, content: bool) -> None:
         elif isinstance(default, dict):
             setattr(message, name, {**default, **value})
         elif name in _JOINED:
-            setattr(message, name, [*value, *default])
+            # A message that was rendered before has them already.
+            new = [item for item in default if not _is_among(item, value)]
+            setattr(message, name, [*value, *new])
         elif value is None or value in ("", []):
             setattr(message, name, copy(default))
+
+
+def _is_among(item: Any, items: list[Any]) -> bool:
+    """Tell whether a default is there already, as in a message rendered before."""
+    if item in items:
+        return True
+    return isinstance(item, Attachment) and bool(items) and item.resolved() in items

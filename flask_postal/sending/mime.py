@@ -173,6 +173,10 @@ def _attached_message(data: bytes) -> Part:
     """Attach a mail as it is: base64 is forbidden for message/rfc822 (RFC 2046)."""
     part = Part(_POLICY)
     part["Content-Type"] = "message/rfc822"
+    if data.isascii():
+        text = data.decode("ascii").replace("\r\n", "\n").replace("\r", "\n")
+        part.set_payload(text.replace("\n", "\r\n"))
+        return part
     problem = None
     try:
         part.set_payload([email.message_from_bytes(data, policy=_POLICY)])

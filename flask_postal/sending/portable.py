@@ -46,7 +46,9 @@ def to_json(name: str, value: Any) -> Any:
         return _address_to_json(value)
     if name in _TIMES and isinstance(value, datetime):
         return value.isoformat()
-    return json_dict(value, name) if name in _DICTS else value
+    if name in _DICTS:
+        return json_dict(value, name)
+    return json_dict({name: value}, name)[name]
 
 
 def from_json(name: str, value: Any) -> Any:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from email.utils import format_datetime, make_msgid
 from typing import Any
 
-from ..address import Address
+from ..address import Address, parse_address
 from ..errors import MessageError
 from ..settings import Settings
 from ..text import header_text
 from .attachment import Attachment
 from .body import Base64, Body
 from .capabilities import settle
-from .content import Content, read_content
+from .content import MAX_TAG, Content, read_content
 from .encoding import json_address, json_text
 from .message import Message
 
@@ -159,6 +159,12 @@ def _merge_extra(
         if key == "bounce" and not isinstance(value, bool):
             raise MessageError(
                 "esp_extra: bounce must be True or False", field="esp_extra"
+            )
+        if key in ("from", "sender"):
+            parse_address(value, "esp_extra")
+        if key == "tag" and len(str(value)) > MAX_TAG:
+            raise MessageError(
+                f"esp_extra: a tag has at most {MAX_TAG} characters", field="esp_extra"
             )
         if key in _NOT_RAW and key not in ("plain_body", "html_body"):
             value = header_text(value, "esp_extra", key)

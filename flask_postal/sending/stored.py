@@ -282,7 +282,7 @@ def _activity(value: Any) -> list[Activity] | None:
             ("loads", EventType.OPENED),
             ("clicks", EventType.CLICKED),
         )
-        for item in map(as_dict, value.get(name) or [])
+        for item in map(as_dict, _list(value.get(name)))
     ]
     never = datetime.min.replace(tzinfo=UTC)
     return sorted(entries, key=lambda entry: entry.timestamp or never)
@@ -292,9 +292,13 @@ def _iso_time(value: Any) -> datetime | None:
     """Read the one kind of time that Postal writes in ISO 8601."""
     try:
         time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (OverflowError, TypeError, ValueError):
         return None
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _bytes(value: Any) -> bytes | None:
@@ -317,4 +321,7 @@ def _size(value: Any) -> int | None:
 def _float(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return None

@@ -42,7 +42,8 @@ def render_templates(message: Message, app: Flask) -> None:
         raise MessageError(
             "template: there is none of "
             + ", ".join(f"{name}.{ending}" for ending in PARTS)
-            + "; they are looked for where the app's templates are",
+            + "; leave the ending out of template=. They are looked for where the app's"
+            " templates are",
             field="template",
         )
     message.template = None

@@ -52,7 +52,12 @@ def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
                 provide_automatic_options=False,
             )
     blueprint.record(
-        lambda state: _guard(state.app, state.name, state.url_prefix or "", tracking)
+        lambda state: _guard(
+            state.app,
+            f"{state.name_prefix}.{state.name}".lstrip("."),  # in another blueprint
+            (state.url_prefix or "").rstrip("/"),
+            tracking,
+        )
     )
     return blueprint
 
@@ -72,19 +77,30 @@ def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -
 
     request_started.connect(exempt_from_csrf, sender=app, weak=False)
 
+    process = app.process_response
+
     def net(response: Response) -> Response:
+        """Run the app's after_request functions, and let none of them answer."""
         ours = request.endpoint in endpoints or (
             request.endpoint is None and request.path.rstrip("/") in paths
         )
-        return _keep(response) if ours else response
+        if not ours:
+            return process(response)  # type: ignore[no-any-return]
+        try:
+            response = process(response)
+        except Exception:  # noqa: BLE001
+            # Flask would answer with the app's error page, whatever its status.
+            _log.exception("an after_request function of the app failed")
+        return _keep(response)
 
-    # First in the list is last to run, after all that could replace our answer.
-    app.after_request_funcs.setdefault(None, []).insert(0, net)
+    # Around the functions and the session, not among them: one that raises would
+    # keep those before it from running, and cookies are set after the last.
+    app.process_response = net
 
 
 def _keep(response: Response) -> Response:
     """Return the answer our view made, or 503 where something else answered."""
-    made: tuple[Response, int] | None = request.environ.get(MADE)
+    made: tuple[Response, int, Any] | None = request.environ.get(MADE)
     if made is None:
         cause = type(request.routing_exception).__name__
         if request.routing_exception is None:
@@ -96,14 +112,16 @@ def _keep(response: Response) -> Response:
             " exempt the webhooks from it",
             logging.ERROR,
         )
-    ours, status = made
-    if response.status_code == status:
-        return response
-    _log.error(
-        "%s: an after_request function of the app made HTTP %d of our %d; ours is sent",
-        request.path,
-        response.status_code,
-        status,
-    )
-    ours.status_code = status  # it may have been changed in place
+    ours, status, content = made
+    if response.status_code != status:
+        _log.error(
+            "%s: an after_request function of the app made HTTP %d of our %d; ours is"
+            " sent",
+            request.path,
+            response.status_code,
+            status,
+        )
+    ours.status_code, ours.response = status, content
+    ours.headers.pop("Set-Cookie", None)
+    ours.headers.pop("Content-Length", None)
     return ours

@@ -139,7 +139,7 @@ class Delivery:
         # Memcached takes keys of 250 characters without blanks.
         self._key = f"flask-postal:{hashlib.sha256(name.encode()).hexdigest()}"
         self._clock = clock
-        self._leased = False
+        self._deadline: float | None = None
 
     def handled(self) -> int | None:
         """Return the status that this delivery was answered with, once handled."""
@@ -153,7 +153,7 @@ class Delivery:
         key, now = f"{self._key}:lease", self._clock()
         deadline = now + LEASE
         if self._ask("add", key, deadline, LEASE):
-            self._leased = True
+            self._deadline = deadline
             return True
         held = self._ask("get", key)
         if isinstance(held, (int, float)) and held > now:
@@ -161,26 +161,29 @@ class Delivery:
         # Expired, whatever the backend thinks of it; or a cache that adds nothing and
         # holds nothing, and must not keep the event from being handled.
         self._ask("set", key, deadline, LEASE)
-        self._leased = True
+        self._deadline = deadline
         return True
 
     def release(self) -> None:
         """Give the delivery back."""
-        if self._leased:
-            self._ask("delete", f"{self._key}:lease")
-            self._leased = False
+        key = f"{self._key}:lease"
+        # Unless it has expired and somebody else has taken it.
+        if self._deadline is not None and self._ask("get", key) == self._deadline:
+            self._ask("delete", key)
+        self._deadline = None
 
     def done(self, status: int) -> None:
         """Remember that the delivery is handled, and how it was answered."""
         self._ask("set", f"{self._key}:done", status, KEPT)
 
-    def has_done(self, receiver: str) -> bool:
-        """Tell whether a receiver has succeeded with this delivery before."""
-        return self._ask("get", self._mark(receiver)) is not None
+    def has_done(self, receiver: str) -> int | None:
+        """Return the status that a receiver has settled this delivery with before."""
+        value = self._ask("get", self._mark(receiver))
+        return value if isinstance(value, int) else None
 
-    def mark(self, receiver: str) -> None:
-        """Remember that a receiver has succeeded."""
-        self._ask("set", self._mark(receiver), 1, KEPT)
+    def mark(self, receiver: str, status: int) -> None:
+        """Remember that a receiver has settled this delivery, and how."""
+        self._ask("set", self._mark(receiver), status, KEPT)
 
     def _mark(self, receiver: str) -> str:
         return f"{self._key}:{hashlib.sha256(receiver.encode()).hexdigest()[:32]}"

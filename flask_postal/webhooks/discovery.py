@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import ConfigurationError
@@ -94,8 +96,8 @@ class DiscoveredKeys:
 
     def _run(self, attempt: _Attempt) -> None:
         try:
-            keys = load_keys(self._fetch().decode("utf-8"), "jwks.json")
-        except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+            keys = _fit_keys(self._fetch())
+        except (OSError, ConfigurationError) as error:
             _log.error("Postal's keys can't be fetched: %s", ascii(str(error)))
         else:
             self._keys, self._fetched = keys, self._clock()
@@ -105,6 +107,24 @@ class DiscoveredKeys:
                     _log.info("trusting Postal's key %s, %d bits", key.kid, key.bits)
         finally:
             attempt.done.set()
+
+
+def _fit_keys(content: bytes) -> tuple[PublicKey, ...]:
+    """Read the keys of a set that are fit for us; others may stand beside them.
+
+    :raises ConfigurationError: if none is.
+    """
+    try:
+        jwks = json.loads(content.decode("utf-8"))["keys"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        jwks = None
+    fit: list[PublicKey] = []
+    for jwk in jwks if isinstance(jwks, list) else []:
+        with suppress(ConfigurationError):
+            fit += load_keys(jwk, "jwks.json")
+    if not fit:
+        raise ConfigurationError("the answer holds no RSA key for RS256")
+    return tuple(fit)
 
 
 def fetch_jwks(base_url: str, ca_bundle: str | None) -> bytes:

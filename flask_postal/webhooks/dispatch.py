@@ -5,8 +5,6 @@ A queue or a replay can call :func:`dispatch` too.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 import time
 from collections import defaultdict
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from blinker import Signal
 from flask import Flask
 
+from ..calling import call_receiver
 from ..errors import RejectMail
 from ..signals import inbound_received, server_event_received, tracking_received
 from .dedupe import Cache, Delivery
@@ -100,59 +99,48 @@ def _call_all(
     by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
     for receiver in receivers:
         by_name[_name(receiver)].append(receiver)
-    outcome = Dispatched.HANDLED
+    outcomes = []
     for name, group in by_name.items():
-        # With a single receiver the delivery's own mark says all.
-        marked = delivery if name is not None and len(receivers) > 1 else None
-        if marked is not None and marked.has_done(str(name)):
+        marked = delivery if name is not None else None
+        earlier = None if marked is None else marked.has_done(str(name))
+        if earlier is not None:
+            outcomes.append(Dispatched(earlier))
             continue
-        failed = False
-        for receiver in group:
-            try:
-                _call(receiver, app, event, postal)
-            except RejectMail as rejection:
-                if isinstance(event, InboundEvent):
-                    _log.info(
-                        "receiver %s rejected mail %s: %s",
-                        _label(receiver),
-                        event.id,
-                        ascii(rejection.reason),
-                    )
-                    if outcome is not Dispatched.FAILED:
-                        outcome = _worse(outcome, rejection)
-                    continue
-                failed = True
-                _log.exception("receiver %s failed", _label(receiver))
-            except Exception:  # noqa: BLE001
-                # Whatever it raises, it has not done its work: Postal comes again.
-                failed = True
-                _log.exception("receiver %s failed", _label(receiver))
-        if failed:
-            outcome = Dispatched.FAILED
-        elif marked is not None:
-            marked.mark(str(name))
-    return outcome
+        outcome = _worst([_call(receiver, app, event, postal) for receiver in group])
+        # With a single receiver the delivery's own mark says all.
+        if marked is not None and len(receivers) > 1 and outcome != Dispatched.FAILED:
+            marked.mark(str(name), outcome.value)
+        outcomes.append(outcome)
+    return _worst(outcomes)
 
 
-def _worse(outcome: Dispatched, rejection: RejectMail) -> Dispatched:
-    """Between two rejections, the one that tells the author."""
-    if rejection.bounce or outcome is Dispatched.BOUNCED:
-        return Dispatched.BOUNCED
-    return Dispatched.DROPPED
+def _worst(outcomes: list[Dispatched]) -> Dispatched:
+    """What the answer must say: an error before a rejection before success; between
+    two rejections, the one that tells the author."""
+    order = (Dispatched.FAILED, Dispatched.BOUNCED, Dispatched.DROPPED)
+    return next((o for o in order if o in outcomes), Dispatched.HANDLED)
 
 
-def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> None:
+def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> Dispatched:
     started = _clock()
-    with app.app_context():
-        if _is_async(receiver):
-            try:
-                run = app.ensure_sync(receiver)
-            except RuntimeError:  # Flask's way to say that asgiref is missing
-                asyncio.run(receiver(app, event=event, postal=postal))
-            else:
-                run(app, event=event, postal=postal)
-        else:
-            receiver(app, event=event, postal=postal)
+    try:
+        with app.app_context():
+            call_receiver(app, receiver, event=event, postal=postal)
+    except RejectMail as rejection:
+        if isinstance(event, InboundEvent):
+            _log.info(
+                "receiver %s rejected mail %s: %s",
+                _label(receiver),
+                event.id,
+                ascii(rejection.reason),
+            )
+            return Dispatched.BOUNCED if rejection.bounce else Dispatched.DROPPED
+        _log.exception("receiver %s failed", _label(receiver))
+        return Dispatched.FAILED
+    except Exception:  # noqa: BLE001
+        # Whatever it raises, it has not done its work: Postal comes again.
+        _log.exception("receiver %s failed", _label(receiver))
+        return Dispatched.FAILED
     took = _clock() - started
     if took > SLOW:
         _log.warning(
@@ -161,13 +149,7 @@ def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> None:
             _label(receiver),
             took,
         )
-
-
-def _is_async(receiver: Any) -> bool:
-    code = getattr(receiver, "__code__", None)
-    if code is None:
-        return inspect.iscoroutinefunction(receiver)
-    return bool(code.co_flags & inspect.CO_COROUTINE)
+    return Dispatched.HANDLED
 
 
 def _name(receiver: Any) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -146,8 +146,8 @@ class InboundMessage:
 
     @cached_property
     def date(self) -> datetime | None:
-        """The Date header, aware."""
-        return self._read("date", lambda s: s.date(), None)
+        """The Date header, aware, in UTC."""
+        return self._read("date", lambda s: _utc(s.date()), None)
 
     @cached_property
     def message_id(self) -> str | None:
@@ -257,6 +257,10 @@ class InboundMessage:
             f"<{type(self).__name__} from {self.envelope_sender!r}"
             f" to {self.envelope_recipient!r}>"
         )
+
+
+def _utc(date: datetime | None) -> datetime | None:
+    return None if date is None else date.astimezone(UTC)
 
 
 def _clean(text: str) -> str:

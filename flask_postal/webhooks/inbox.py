@@ -49,7 +49,7 @@ class Inbox:
         elif settings.dedupe_cache != "memory":
             self.cache = check_cache(settings.dedupe_cache, f"{prefix}DEDUPE_CACHE")
         self._unheard: set[str] = set()
-        if self.configured_keys and not self.secrets:
+        if self.configured_keys and not self.secrets and not settings.api_is_loopback:
             _log.warning(
                 "%sWEBHOOK_SECRET is not set: every mail server on your Postal signs"
                 " with the same key, and could call your webhooks; put user:password"

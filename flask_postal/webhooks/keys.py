@@ -103,8 +103,9 @@ def _load_text(text: str) -> Iterable[PublicKey]:
             raise ValueError("it begins like JSON and is none") from None
         yield from _load_json(content)
     elif "-----BEGIN" in text:
-        pem = text.replace("\\r", "").replace("\\n", "\n")
-        yield _checked(_public_key(serialization.load_pem_public_key, pem.encode()))
+        pems = text.replace("\\r", "").replace("\\n", "\n")
+        for pem in re.split(r"(?<=-----)\s+(?=-----BEGIN)", pems):
+            yield _checked(_public_key(serialization.load_pem_public_key, pem.encode()))
     else:
         if record := re.search(r"(?:^|[;\s\"])p\s*=\s*([^;]*)", text):
             text = record[1]
