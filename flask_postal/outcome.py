@@ -167,7 +167,8 @@ def _redacted(match: re.Match[str]) -> str:
     scheme, authority, path, query = match.groups()
     _, at, host = authority.rpartition("@")
     _, colon, port = host.partition(":")
-    if not at and colon and not port.isdigit():
+    # No port is longer than five digits.
+    if not at and colon and not (port.isdigit() and len(port) <= 5):
         host = "***"  # cut at 250 characters in the middle of the password
     return f"{scheme}{'***@' if at else ''}{host}{path}{'?***' if query else ''}"
 

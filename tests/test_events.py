@@ -167,6 +167,7 @@ def test_reject_reasons(details: str, output: str, reason: str) -> None:
         ("from http://{p}@x.test", "from http://***@x.test"),
         ("from http://u:{p}@x.test:80/a (b)", "from http://***@x.test:80/a (b)"),
         ("from http://u:{p}", "from http://***"),
+        ("from http://u:1234567", "from http://***"),
         ("from http://x.test:8080/a", "from http://x.test:8080/a"),
         ("two http://a:{p}@b/ http://c:{p}@d/", "two http://***@b/ http://***@d/"),
         ("no url", "no url"),

@@ -293,6 +293,30 @@ def test_8_bit_mail_is_read_as_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("plain", "plain"),
+        ("=?utf-8?q?Gr=C3=BC=C3=9Fe?=", "Grüße"),
+        ("Re: =?iso-8859-1?q?Gr=FC=DFe?= you", "Re: Grüße you"),
+        ("=?utf-8?b?R3LDvMM=?= =?utf-8?b?n2U=?=", "Grüße"),  # divided in a character
+        ("=?utf-8?q?a?=\r\n =?utf-8?q?b?=", "ab"),
+        ("=?utf-8?q?a?= b =?utf-8?q?c?=", "a b c"),
+        ("\\u0041 =?utf-8?q?x?=", "\\u0041 x"),
+        ("=?klingon?q?x?=", "x"),
+        ("=?utf-8?x?y?=", "=?utf-8?x?y?="),
+    ],
+)
+def test_encoded_words_are_decoded_and_nothing_else(written: str, read: str) -> None:
+    assert mail(f"Subject: {written}\r\n\r\nx".encode()).subject == read
+
+
+def test_dates_are_in_utc() -> None:
+    date = mail(b"Date: Sun, 22 Nov 2026 10:00:00 +0200\n\nx").date
+    assert date is not None
+    assert date.isoformat() == "2026-11-22T08:00:00+00:00"
+
+
+@pytest.mark.parametrize(
     ("filename", "safe"),
     [
         ("../../etc/passwd", "passwd"),

@@ -196,6 +196,11 @@ def test_a_context_that_is_not_json_is_refused_with_the_cure(
     assert caught.value.field == "context"
 
 
+def test_what_json_can_not_carry_is_refused() -> None:
+    with pytest.raises(MessageError, match="body can't be written as JSON"):
+        Message(body=b"bytes").to_dict()  # type: ignore[arg-type]
+
+
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(MessageError, match="a message has no colour"):
         Message.from_dict({"subject": "x", "colour": "red"})

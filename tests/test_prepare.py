@@ -137,6 +137,11 @@ def test_every_field_of_send_message() -> None:
     }
 
 
+def test_the_date_parameter_wins_over_the_header_in_any_case() -> None:
+    sent = wire(message(date=0, extra_headers={"date": "Sun, 22 Nov 2026 11:00:00 +0"}))
+    assert sent["headers"] == {"Date": "Thu, 01 Jan 1970 00:00:00 +0000"}
+
+
 def test_what_is_not_asked_for_is_not_said() -> None:
     assert wire() == {
         "from": "hello@example.com",
@@ -278,6 +283,8 @@ def test_headers_that_postal_would_drop_corrupt_or_obey_are_refused(
         ({"esp_extra": {"x": object()}}, "esp_extra", "JSON"),
         ({"esp_extra": {"x": float("nan")}}, "esp_extra", "JSON"),
         ({"esp_extra": {"bounce": "false"}}, "esp_extra", "True or False"),
+        ({"esp_extra": {"tag": "x" * 256}}, "esp_extra", "at most 255"),
+        ({"esp_extra": {"from": "a@b.c, d@e.f"}}, "esp_extra", "not one address"),
     ],
 )
 def test_bad_input_is_refused_with_its_field(

@@ -29,6 +29,8 @@ MAX_DEPTH = 100
 MAX_ADDRESSES = 100_000
 
 
+_WORD = r"=\?[^?\s]+\?[bBqQ]\?[^?]*\?="
+_WORDS = re.compile(rf"{_WORD}(?:\s+{_WORD})*")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -284,20 +286,22 @@ def _from_bytes(value: str) -> str:
 
 def decode_words(value: str) -> str:
     """Decode RFC 2047 encoded words; what is none, or broken, stays as it is."""
-    if "=?" not in value:
-        return value
+    return _WORDS.sub(_decode_run, value) if "=?" in value else value
+
+
+def _decode_run(run: re.Match[str]) -> str:
+    """Decode encoded words that follow each other; the blanks between are no text."""
     try:
-        pieces = decode_header(value)
+        pieces = decode_header(run[0])
     except (HeaderParseError, ValueError, LookupError):
-        return value
+        return run[0]
     text = ""
     for data, charset in pieces:
         if isinstance(data, str):
             text += data
             continue
         try:
-            # decode_header writes what stands between words in this codec.
-            text += data.decode(charset or "raw-unicode-escape")
+            text += data.decode(charset or "utf-8")
         except (LookupError, ValueError):
             text += data.decode("utf-8", "replace")
     return text
