@@ -11,8 +11,8 @@ __all__ = ["MADE", "answer", "log_and_answer", "new_reference"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: Where in the WSGI environment what a view made waits for the net: the answer, its
-#: status and its content.
+#: Where in the WSGI environment what a view made waits for the net: status, content and
+#: headers.
 MADE = "flask_postal.answer"
 
 

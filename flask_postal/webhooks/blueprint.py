@@ -100,7 +100,7 @@ def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -
 
 def _keep(response: Response) -> Response:
     """Return the answer our view made, or 503 where something else answered."""
-    made: tuple[Response, int, Any] | None = request.environ.get(MADE)
+    made: tuple[int, Any, list[tuple[str, str]]] | None = request.environ.get(MADE)
     if made is None:
         cause = type(request.routing_exception).__name__
         if request.routing_exception is None:
@@ -112,7 +112,7 @@ def _keep(response: Response) -> Response:
             " exempt the webhooks from it",
             logging.ERROR,
         )
-    ours, status, content = made
+    status, content, headers = made
     if response.status_code != status:
         _log.error(
             "%s: an after_request function of the app made HTTP %d of our %d; ours is"
@@ -121,7 +121,5 @@ def _keep(response: Response) -> Response:
             response.status_code,
             status,
         )
-    ours.status_code, ours.response = status, content
-    ours.headers.pop("Set-Cookie", None)
-    ours.headers.pop("Content-Length", None)
-    return ours
+    # Made anew: an encoding, a cookie or a Location may have been put into the other.
+    return Response(content, status, headers)

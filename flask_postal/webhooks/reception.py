@@ -123,7 +123,8 @@ def receive(postal: Postal, hook: Hook) -> Response:
         reference = new_reference()
         _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
         response = answer(500, f"unexpected error [{reference}]")
-    req.environ[MADE] = response, response.status_code, response.response
+    headers = list(response.headers)
+    req.environ[MADE] = response.status_code, response.response, headers
     return response
 
 
