@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from .address import Address, parse_address
 from .errors import ConfigurationError, MessageError
 
-__all__ = ["Settings", "read_flag"]
+__all__ = ["Settings", "is_loopback", "read_flag"]
 
 T = TypeVar("T")
 
@@ -52,8 +52,7 @@ class Settings:
     @property
     def api_is_loopback(self) -> bool:
         """Whether Postal, or a sandbox, is on this machine."""
-        host = urlsplit(self.api_url or "").hostname
-        return host in ("127.0.0.1", "localhost", "::1")
+        return is_loopback(self.api_url or "")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], prefix: str) -> Settings:
@@ -95,6 +94,11 @@ class Settings:
                 config.get(f"{prefix}DEDUPE_CACHE", "memory"), f"{prefix}DEDUPE_CACHE"
             ),
         )
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this machine."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def read_flag(config: Mapping[str, Any], key: str, *, default: bool) -> bool:

@@ -7,12 +7,12 @@ import secrets
 import threading
 import time
 from types import TracebackType
-from urllib.parse import urlsplit
 
 import requests
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from ..errors import ConfigurationError
+from ..settings import is_loopback
 from .api import StoredMessage, create_app
 from .traffic import SigningKey, message_payload, webhook
 
@@ -22,7 +22,6 @@ _log = logging.getLogger("flask_postal.sandbox")
 
 #: Seconds that Postal gives a webhook.
 WEBHOOK_TIMEOUT = 5
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Sandbox:
@@ -62,7 +61,7 @@ class Sandbox:
 
     @tracking_url.setter
     def tracking_url(self, url: str | None) -> None:
-        if url is not None and urlsplit(url).hostname not in _LOOPBACK:
+        if url is not None and not is_loopback(url):
             raise ConfigurationError(
                 f"the sandbox calls loopback only; {url} is elsewhere"
             )

@@ -41,14 +41,10 @@ MAX_ANSWER = 128 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, read to its end.
-
-    :param location: Where a redirect points to, which is never followed.
-    """
+    """An HTTP answer, read to its end."""
 
     status: int
     body: bytes
-    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +255,7 @@ def _read(response: Any) -> Answer:
     finally:
         if announced is None or response.length_remaining:
             response.close()  # else it has gone back to the pool
-    return Answer(response.status, body, response.headers.get("Location"))
+    return Answer(response.status, body)
 
 
 def _tls_context(trusted: str | None, key: str) -> ssl.SSLContext:

@@ -71,10 +71,6 @@ class DiscoveredKeys:
             keys = self._matching(kid, self._clock())
         return keys
 
-    def current(self) -> tuple[PublicKey, ...]:
-        """Return all keys, fetched if there are none yet."""
-        return self.find(None)
-
     def _matching(self, kid: str | None, now: float) -> tuple[PublicKey, ...]:
         if now - self._fetched >= KEPT:
             return ()
