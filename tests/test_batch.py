@@ -37,7 +37,10 @@ def testing(tmp_path: Path) -> Iterator[tuple[Flask, Postal]]:
         yield app, postal
 
 
-def test_outcomes_keep_the_order_and_failures_stop_nothing(make_app: MakeApp) -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_outcomes_keep_the_order_and_failures_stop_nothing(
+    make_app: MakeApp, concurrency: int
+) -> None:
     def act(exchange: Exchange) -> bool:
         request = exchange.read_body()
         if request.json["to"] == ["u3@example.com"]:
@@ -54,7 +57,7 @@ def test_outcomes_keep_the_order_and_failures_stop_nothing(make_app: MakeApp) ->
     with loopback(act) as server:
         app, postal = make_app(POSTAL_API_URL=server.url, POSTAL_API_KEY="k")
         with app.app_context():
-            outcomes = postal.send_many(iter(messages), concurrency=3)
+            outcomes = postal.send_many(iter(messages), concurrency=concurrency)
     assert [outcome.message for outcome in outcomes] == messages
     assert all(a.message is b for a, b in zip(outcomes, messages, strict=True))
     failed = {n for n, outcome in enumerate(outcomes) if outcome.error is not None}
@@ -102,6 +105,20 @@ def test_only_http_runs_in_other_threads_and_no_more_of_them_than_asked(
     assert most == [3]
     assert len(threads) == 18
     assert set(threads) == {threading.current_thread().name}
+
+
+def test_one_at_a_time_takes_no_thread(make_app: MakeApp) -> None:
+    threads: set[str] = set()
+
+    def sent(app: Flask, **extra: Any) -> None:
+        threads.update(thread.name for thread in threading.enumerate())
+
+    with loopback(accept) as server:
+        app, postal = make_app(POSTAL_API_URL=server.url, POSTAL_API_KEY="k")
+        with app.app_context(), message_sent.connected_to(sent, app):
+            outcomes = postal.send_many([message(), message()], concurrency=1)
+    assert all(outcome.result for outcome in outcomes)
+    assert not [name for name in threads if name.startswith("postal-send")]
 
 
 def test_progress_is_told(testing: tuple[Flask, Postal]) -> None:

@@ -1,10 +1,14 @@
-"""Many messages at once: HTTP in threads, all else in the caller's."""
+"""Many messages at once: HTTP in threads, all else in the caller's.
+
+With ``concurrency=1`` there are no threads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -66,12 +70,14 @@ class _Run:
         self._total = total
         self._on_progress = on_progress
         self._done = 0
+        self._alone = False
         self._pending: dict[Future[SendResult], tuple[SendOutcome, Ready]] = {}
 
     def all_of(
         self, messages: Iterable[Message], concurrency: int
     ) -> list[SendOutcome]:
         outcomes = []
+        self._alone = concurrency == 1
         with ThreadPoolExecutor(concurrency, "postal-send") as pool:
             try:
                 for message in messages:
@@ -97,10 +103,9 @@ class _Run:
     def _begin(
         self, pool: ThreadPoolExecutor, outcome: SendOutcome, ready: Ready
     ) -> None:
-        if ready.prepared is None or ready.suppressed:
-            # Nothing to wait for; and tests see their mails in order.
-            outcome.result = self._mailer.transmit(ready)
-            self._tell(outcome, ready)
+        if self._alone or ready.prepared is None or ready.suppressed:
+            # Nobody to share with, or nothing to wait for: tests see mails in order.
+            self._finish(outcome, ready, partial(self._mailer.transmit, ready))
         else:
             future = pool.submit(self._mailer.transmit, ready)
             self._pending[future] = outcome, ready
@@ -119,13 +124,15 @@ class _Run:
             done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
             for future in done:
                 outcome, ready = self._pending.pop(future)
-                try:
-                    outcome.result = future.result()
-                except Exception as error:  # noqa: BLE001 - one must not stop the others
-                    outcome.error = error
-                self._tell(outcome, ready)
+                self._finish(outcome, ready, future.result)
 
-    def _tell(self, outcome: SendOutcome, ready: Ready) -> None:
+    def _finish(
+        self, outcome: SendOutcome, ready: Ready, result: Callable[[], SendResult]
+    ) -> None:
+        try:
+            outcome.result = result()
+        except Exception as error:  # noqa: BLE001 - one must not stop the others
+            outcome.error = error
         news = outcome.error or outcome.result
         if news is not None:
             self._mailer.tell(self._app, ready.message, news)

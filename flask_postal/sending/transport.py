@@ -16,6 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.exceptions import HTTPError
+from urllib3.response import HTTPResponse
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.timeout import Timeout
 
@@ -229,9 +230,22 @@ class _Kept:
         super().send(head + data if head else data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        response = super().getresponse()  # type: ignore[misc]
+        # Past urllib3's, which checks and copies every header of an answer; all that
+        # is wanted of them is the body's length.
+        self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
+        answer = HTTPConnection.getresponse(self)  # type: ignore[arg-type]
         self._last_used = _clock()
-        return response
+        return HTTPResponse(
+            body=answer,
+            headers=None
+            if answer.length is None
+            else {"Content-Length": str(answer.length)},
+            status=answer.status,
+            preload_content=False,
+            decode_content=False,
+            original_response=answer,
+            request_method="POST",
+        )
 
     @property
     def is_connected(self) -> bool:
