@@ -18,7 +18,7 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
     ``__call__`` may hide it, and what nobody awaits never runs.
     """
     result = receiver(app, **arguments)
-    if not inspect.isawaitable(result):
+    if result is None or not inspect.isawaitable(result):
         return
 
     async def wait() -> None:

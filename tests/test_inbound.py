@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from datetime import UTC, datetime
+from email.utils import getaddresses
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -19,6 +20,7 @@ from flask_postal.webhooks.encoded import EncodedMail, cut_out
 from flask_postal.webhooks.inbound import FORM, JSON, parse_inbound
 from flask_postal.webhooks.inbound_message import InboundMessage
 from flask_postal.webhooks.raw_mail import RawMail
+from flask_postal.webhooks.raw_mail import _pairs as address_pairs
 
 from .captures import CAPTURES, Recorded
 from .conftest import MakeApp
@@ -507,3 +509,25 @@ def test_only_what_postal_writes_so_is_cut_out(body: bytes, cut: bool) -> None:
     except (ValueError, TypeError):
         return
     assert parse_inbound(body).message.raw == expected
+
+
+ADDRESS_PIECES = [
+    *("Ana", "Lima", " ", '"Lima, Ana"', "<", ">", "a@b.c", "x.y+z@d-e.f", ", ", ","),
+    *('"', ".", "=?utf-8?q?x?=", "(c)", ":", ";", "@", "\\", '""', "é", "\r\n", "[1]"),
+]
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.lists(st.sampled_from(ADDRESS_PIECES), max_size=8).map("".join))
+def test_addresses_are_those_the_standard_library_reads(value: str) -> None:
+    assert address_pairs(value) == getaddresses([value])
+
+
+def test_base64_in_lines_of_any_length_is_read() -> None:
+    raw = b"Subject: x\r\n\r\n" + b"y" * 3_000_000
+    text = base64.b64encode(raw).decode()
+    even, odd = text[: 60 * 40], text[60 * 40 :]
+    lines = [even[at : at + 60] for at in range(0, len(even), 60)]
+    lines += [odd[at : at + 76] for at in range(0, len(odd), 76)]
+    escaped = "".join(f"{line}\\n" for line in lines).encode()
+    assert EncodedMail(text=memoryview(escaped)).all() == raw

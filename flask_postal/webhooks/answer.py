@@ -7,13 +7,33 @@ import secrets
 
 from flask import Response, request
 
-__all__ = ["MADE", "answer", "log_and_answer", "new_reference"]
+__all__ = ["MADE", "Made", "answer", "log_and_answer", "new_reference"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: Where in the WSGI environment what a view made waits for the net: status, content and
-#: headers.
+#: Where in the WSGI environment what a view made, a :class:`Made`, waits for the net.
 MADE = "flask_postal.answer"
+
+
+class Made:
+    """What a view made, kept while the app's own code has its hands on it."""
+
+    __slots__ = ("_response", "content", "headers", "status")
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.content = [*response.response]
+        self.headers = [*response.headers]
+
+    def is_as_it_was(self, response: Response) -> bool:
+        """Tell whether a response is what the view made, and nothing was done to it."""
+        return (
+            response is self._response
+            and response.status_code == self.status
+            and response.response == self.content
+            and [*response.headers] == self.headers
+        )
 
 
 def log_and_answer(status: int, text: str, why: str, level: int) -> Response:

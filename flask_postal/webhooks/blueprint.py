@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Request, Response, request
 from flask.signals import request_started
 
-from .answer import MADE, log_and_answer
+from .answer import MADE, Made, log_and_answer
 
 if TYPE_CHECKING:
     from ..extension import Postal
@@ -31,14 +32,14 @@ def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
     blueprint = Blueprint(name, __name__, url_prefix=url_prefix)
 
     def tracking() -> Response:
-        from .reception import TRACKING, receive
-
-        return receive(postal, TRACKING)
+        reception = _reception()
+        response: Response = reception.receive(postal, reception.TRACKING)
+        return response
 
     def inbound() -> Response:
-        from .reception import INBOUND, receive
-
-        return receive(postal, INBOUND)
+        reception = _reception()
+        response: Response = reception.receive(postal, reception.INBOUND)
+        return response
 
     # Both forms are rules: to Postal, a redirect that adds a slash is a failure.
     for view in (tracking, inbound):
@@ -62,6 +63,13 @@ def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
     return blueprint
 
 
+@cache
+def _reception() -> Any:
+    from . import reception
+
+    return reception
+
+
 def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -> None:
     """Keep the app's own checks from answering Postal in our place."""
     endpoints = {f"{name}.tracking", f"{name}.inbound"}
@@ -81,8 +89,10 @@ def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -
 
     def net(response: Response) -> Response:
         """Run the app's after_request functions, and let none of them answer."""
-        ours = request.endpoint in endpoints or (
-            request.endpoint is None and request.path.rstrip("/") in paths
+        # The proxy costs a look-up each time.
+        req: Request = request._get_current_object()  # type: ignore[attr-defined]
+        ours = req.endpoint in endpoints or (
+            req.endpoint is None and req.path.rstrip("/") in paths
         )
         if not ours:
             return process(response)  # type: ignore[no-any-return]
@@ -91,16 +101,18 @@ def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -
         except Exception:  # noqa: BLE001
             # Flask would answer with the app's error page, whatever its status.
             _log.exception("an after_request function of the app failed")
-        return _keep(response)
+        made: Made | None = req.environ.get(MADE)
+        if made is not None and made.is_as_it_was(response):
+            return response
+        return _keep(response, made)
 
     # Around the functions and the session, not among them: one that raises would
     # keep those before it from running, and cookies are set after the last.
     app.process_response = net
 
 
-def _keep(response: Response) -> Response:
+def _keep(response: Response, made: Made | None) -> Response:
     """Return the answer our view made, or 503 where something else answered."""
-    made: tuple[int, Any, list[tuple[str, str]]] | None = request.environ.get(MADE)
     if made is None:
         cause = type(request.routing_exception).__name__
         if request.routing_exception is None:
@@ -112,14 +124,13 @@ def _keep(response: Response) -> Response:
             " exempt the webhooks from it",
             logging.ERROR,
         )
-    status, content, headers = made
-    if response.status_code != status:
+    if response.status_code != made.status:
         _log.error(
             "%s: an after_request function of the app made HTTP %d of our %d; ours is"
             " sent",
             request.path,
             response.status_code,
-            status,
+            made.status,
         )
     # Made anew: an encoding, a cookie or a Location may have been put into the other.
-    return Response(content, status, headers)
+    return Response(made.content, made.status, made.headers)

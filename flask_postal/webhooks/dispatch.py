@@ -96,6 +96,8 @@ def _call_all(
     event: Event,
     postal: Postal,
 ) -> Dispatched:
+    if delivery is None and len(receivers) == 1:
+        return _call(receivers[0], app, event, postal)
     by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
     for receiver in receivers:
         by_name[_name(receiver)].append(receiver)

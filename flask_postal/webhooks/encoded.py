@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
+from collections.abc import Iterator
 
 from ..errors import PayloadError
 
 __all__ = ["EncodedMail", "cut_out", "decode"]
 
 #: Bytes of a body from which on the mail in it is not decoded before it is asked for.
-LARGE = 256 * 1024
+LARGE = 4 * 1024
 #: Bytes of JSON that are decoded at once.
 STEP = 1024 * 1024
-#: Bytes of JSON in which the headers of a mail are looked for.
-HEAD = 64 * 1024
+#: Bytes of JSON in which the headers of a mail are looked for, one after the other.
+HEADS = (8 * 1024, 64 * 1024)
+#: Bytes of JSON that Postal writes before and after the mail, at most.
+AROUND = 4 * 1024
 
 _START = b'"message":"'
 # How Postal writes base64 into JSON: lines of 60 characters, each ended by \n.
@@ -45,11 +49,12 @@ class EncodedMail:
             self._text = None
         return self._raw
 
-    def beginning(self) -> bytes:
-        """Decode enough for the headers of nearly every mail."""
-        if self._raw is not None or self._text is None:
-            return self.all()
-        return _decode(self._text[: HEAD // 62 * 62])
+    def beginnings(self) -> Iterator[bytes]:
+        """Decode ever more of it, in the end all: headers seldom need much."""
+        for size in HEADS:
+            if self._text is not None and len(self._text) > size:
+                yield _decode(self._text[: size // 62 * 62])
+        yield self.all()
 
 
 def cut_out(body: bytes) -> tuple[bytes, EncodedMail] | None:
@@ -58,16 +63,19 @@ def cut_out(body: bytes) -> tuple[bytes, EncodedMail] | None:
     :returns: The JSON with an empty message, and the mail; ``None`` for a body that
         only a JSON parser should take apart.
     """
-    if len(body) < LARGE or body.count(_START) != 1 or body.count(b'"message"') != 1:
+    start = body.find(_START, 0, AROUND) + len(_START)
+    if len(body) < LARGE or start < len(_START):
         return None
-    start = body.index(_START) + len(_START)
     end = body.find(b'"', start)
-    if end < 0 or not _BEGINNING.match(body, start, end):
+    if not 0 <= len(body) - end <= AROUND or not _BEGINNING.match(body, start, end):
         return None
     last = start + (end - start) // 62 * 62
     if not _END.fullmatch(body, last, end):
         return None
-    return body[:start] + body[end:], EncodedMail(text=memoryview(body)[start:end])
+    rest = body[:start] + body[end:]
+    if rest.count(b'"message"') != 1:
+        return None
+    return rest, EncodedMail(text=memoryview(body)[start:end])
 
 
 def decode(text: str) -> EncodedMail:
@@ -84,8 +92,13 @@ def decode(text: str) -> EncodedMail:
 def _decode(text: memoryview) -> bytes:
     """Decode in pieces of whole lines, so that the text is never copied as a whole."""
     step = STEP // 62 * 62
-    raw = bytearray()
-    for start in range(0, len(text), step):
-        piece = bytes(text[start : start + step]).replace(b"\\n", b"")
-        raw += binascii.a2b_base64(piece)
-    return bytes(raw)
+    try:
+        return b"".join(
+            [_decode_piece(text[at : at + step]) for at in range(0, len(text), step)]
+        )
+    except ValueError:
+        return _decode_piece(text)  # the lines are not all of one length
+
+
+def _decode_piece(text: memoryview) -> bytes:
+    return binascii.a2b_base64(json.loads(b'"%b"' % bytes(text)))

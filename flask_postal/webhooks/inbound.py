@@ -40,9 +40,15 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
     """
     form = content_type == FORM
     mail = None
-    if not form and (cut := cut_out(body)) is not None:
-        body, mail = cut
-    fields = _read_form(body) if form else read_json(body)
+    if form:
+        fields = _read_form(body)
+    elif cut := cut_out(body):
+        rest, mail = cut
+        fields = read_json(rest)
+        if fields.get("message") != "":  # there is a second one
+            fields, mail = read_json(body), None
+    else:
+        fields = read_json(body)
     if "rcpt_to" not in fields:
         raise PayloadError(
             "the body is no mail", misdirected="event" in fields and "uuid" in fields

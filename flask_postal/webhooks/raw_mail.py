@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import decode_header
@@ -18,6 +19,7 @@ from typing import Any
 from ..address import Address
 from .encoded import EncodedMail
 from .inbound_message import InboundAttachment
+from .sections import Section, cut, read_head
 
 __all__ = ["RawMail", "decode_words", "read_addresses"]
 
@@ -31,6 +33,13 @@ MAX_ADDRESSES = 100_000
 
 _WORD = r"=\?[^?\s]+\?[bBqQ]\?[^?]*\?="
 _WORDS = re.compile(rf"{_WORD}(?:\s+{_WORD})*")
+# "Ana Lima <ana@example.com>", "Lima, Ana" <ana@example.com>, ana@example.com
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
+_SPEC = rf"{_ATOM}(?:\.{_ATOM})*+@[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+"
+_USUAL = re.compile(
+    rf'(?:(?:"([^"\\\r\n]++)"|({_ATOM}(?: {_ATOM})*+)) <({_SPEC})>|({_SPEC}))'
+)
+_USUAL_LIST = re.compile(rf"{_USUAL.pattern}(?:, ?{_USUAL.pattern})*+", re.ASCII)
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -51,16 +60,16 @@ class RawMail:
     @cached_property
     def _head(self) -> list[tuple[str, str]]:
         """All headers as they came, unfolded, in 8-bit mails decoded."""
-        beginning = self._mail.beginning()
-        end = _HEAD_END.search(beginning)
-        if end is None:
-            beginning = self._mail.all()
-            end = _HEAD_END.search(beginning)
+        for beginning in self._mail.beginnings():  # the last is all of it
+            if end := _HEAD_END.search(beginning):
+                break
         head = beginning[: end.end()] if end else beginning
-        parsed = BytesHeaderParser(policy=compat32).parsebytes(head)
-        # Not through the headers' own interface: it can't decode 8-bit ones.
-        items = parsed.raw_items()
-        return [(name, _unfold(_from_bytes(str(value)))) for name, value in items]
+        items = read_head(head[:-2]) if head.endswith(b"\r\n\r\n") else None
+        if items is None:
+            parsed = BytesHeaderParser(policy=compat32).parsebytes(head)
+            # Not through the headers' own interface: it can't decode 8-bit ones.
+            items = [(name, str(value)) for name, value in parsed.raw_items()]
+        return [(name, _unfold(_from_bytes(value))) for name, value in items]
 
     def _raw_header(self, name: str) -> str | None:
         return next((value for n, value in self._head if n.lower() == name), None)
@@ -129,23 +138,25 @@ class RawMail:
         return made[1]
 
     @cached_property
-    def _leaves(self) -> list[tuple[Part, str]]:
-        """The parts that hold something, each with the subtype of its multipart."""
-        leaves: list[tuple[Part, str]] = []
+    def _leaves(self) -> list[Section | _Parsed]:
+        """The parts that hold something."""
+        if (sections := cut(self._mail.all(), MAX_PARTS // 2)) is not None:
+            return [*sections]
+        leaves: list[Section | _Parsed] = []
         todo: list[tuple[Any, str, int]] = [(self._root, "", 0)]
         while todo:
             part, parent, depth = todo.pop()
             if not isinstance(part, Part):
                 continue
             if part.get_content_maintype() != "multipart":
-                leaves.append((part, parent))
+                leaves.append(_Parsed(part, parent))
             elif depth >= MAX_DEPTH:
                 self.defects.append("parts: nested too deeply; the rest is not read")
             elif isinstance(children := part.get_payload(), list):
                 subtype = part.get_content_subtype()
                 todo += [(child, subtype, depth + 1) for child in reversed(children)]
             elif isinstance(children, str) and not leaves:
-                leaves.append((part, parent))  # multipart in name only
+                leaves.append(_Parsed(part, parent))  # multipart in name only
         return leaves
 
     @cached_property
@@ -157,7 +168,8 @@ class RawMail:
             "files": [],
             "inlines": {},
         }
-        for part, parent in self._leaves:
+        for leaf in self._leaves:
+            part = leaf.part
             kind = part.get_content_type()
             disposition = (part.get_content_disposition() or "").lower()
             if kind.startswith("multipart/"):
@@ -169,14 +181,14 @@ class RawMail:
                 and found[subtype] is None
                 and _filename(part) is None
             ):
-                found[subtype] = part
+                found[subtype] = leaf
                 continue
             content_id = _content_id(part)
             if content_id and disposition != "attachment":
-                found["inlines"].setdefault(content_id, part)
-                if parent == "related":
+                found["inlines"].setdefault(content_id, leaf)
+                if leaf.parent == "related":
                     continue
-            found["files"].append(part)
+            found["files"].append(leaf)
         return found
 
     def text(self) -> str | None:
@@ -189,11 +201,11 @@ class RawMail:
         return None
 
     def attachments(self) -> list[InboundAttachment]:
-        return [self._attachment(part) for part in self._sorted["files"]]
+        return [self._attachment(leaf) for leaf in self._sorted["files"]]
 
     def inlines(self) -> dict[str, InboundAttachment]:
-        parts = self._sorted["inlines"]
-        return {name: self._attachment(part) for name, part in parts.items()}
+        leaves = self._sorted["inlines"]
+        return {name: self._attachment(leaf) for name, leaf in leaves.items()}
 
     def is_bounce(self) -> bool:
         content_type = (self._raw_header("content-type") or "").lower()
@@ -203,12 +215,12 @@ class RawMail:
         name = sender[0].username.lower() if sender else ""
         return self._null_sender and name in ("mailer-daemon", "postmaster")
 
-    def _text_of(self, part: Part | None) -> str | None:
-        if part is None:
+    def _text_of(self, leaf: Section | _Parsed | None) -> str | None:
+        if leaf is None:
             return None
-        data = _content(part)
+        data = leaf.content()
         try:
-            charset = str(part.get_content_charset() or "utf-8")
+            charset = str(leaf.part.get_content_charset() or "utf-8")
         except (LookupError, ValueError):
             charset = "utf-8"
         for candidate in (charset, "utf-8"):
@@ -219,9 +231,10 @@ class RawMail:
         self.defects.append(f"text: not {charset!a}; read as windows-1252")
         return data.decode("windows-1252", "replace")
 
-    def _attachment(self, part: Part) -> InboundAttachment:
+    def _attachment(self, leaf: Section | _Parsed) -> InboundAttachment:
+        part = leaf.part
         try:
-            content = _content(part)
+            content = leaf.content()
         except Exception as error:  # noqa: BLE001
             # As InboundMessage._read, for this file alone: the others can be read.
             self.defects.append(f"attachment: {type(error).__name__}")
@@ -233,6 +246,17 @@ class RawMail:
 
 class _TooManyError(Exception):
     """Ends the parser."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A part as the standard library's parser made it; see :class:`.Section`."""
+
+    part: Part
+    parent: str
+
+    def content(self) -> bytes:
+        return _content(self.part)
 
 
 def _content(part: Part) -> bytes:
@@ -270,7 +294,9 @@ def _content_id(part: Part) -> str | None:
 
 
 def _unfold(value: str) -> str:
-    return re.sub(r"\r?\n(?=[ \t])", "", value).strip(" \t\r\n")
+    if "\n" in value:
+        value = re.sub(r"\r?\n(?=[ \t])", "", value)
+    return value.strip(" \t\r\n")
 
 
 def _from_bytes(value: str) -> str:
@@ -315,8 +341,18 @@ def read_addresses(value: str, *, encoded: bool) -> list[Address]:
     return list(_addresses(value[:MAX_ADDRESSES], encoded=encoded))
 
 
+def _pairs(value: str) -> list[tuple[str, str]]:
+    """Do what ``getaddresses`` does, at once where addresses are written as usual."""
+    if _USUAL_LIST.fullmatch(value):
+        return [
+            (quoted or name, bare or spec)
+            for quoted, name, spec, bare in _USUAL.findall(value)
+        ]
+    return getaddresses([value])
+
+
 def _addresses(value: str, *, encoded: bool) -> Iterator[Address]:
-    for name, addr_spec in getaddresses([value]):
+    for name, addr_spec in _pairs(value):
         if addr_spec and "@" in addr_spec:
             name = decode_words(name) if encoded else name
             yield Address(

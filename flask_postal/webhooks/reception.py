@@ -19,7 +19,7 @@ from flask import Flask, Request, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from ..errors import PayloadError, SignatureError
-from .answer import MADE, answer, log_and_answer, new_reference
+from .answer import MADE, Made, answer, log_and_answer, new_reference
 from .dispatch import Dispatched, dispatch
 from .events import InboundEvent, ServerEvent, TrackingEvent
 from .inbound import FORM, JSON, parse_inbound
@@ -123,8 +123,7 @@ def receive(postal: Postal, hook: Hook) -> Response:
         reference = new_reference()
         _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
         response = answer(500, f"unexpected error [{reference}]")
-    headers = list(response.headers)
-    req.environ[MADE] = response.status_code, response.response, headers
+    req.environ[MADE] = Made(response)
     return response
 
 

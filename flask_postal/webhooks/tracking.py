@@ -51,6 +51,7 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
     message = as_dict(payload.get("message")) or as_dict(
         payload.get("original_message")
     )
+    get = message.get
     outcome = read_outcome(
         _STATUSES.get(name),
         as_str(payload.get("details")),
@@ -63,12 +64,12 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
         "event_id": event_id,
         "created_at": created_at,
         "timestamp": utc_time(payload.get("timestamp")) or created_at,
-        "id": as_int(message.get("id")),
-        "token": as_str(message.get("token")),
-        "message_id": as_str(message.get("message_id")),
-        "recipient": as_str(message.get("to")),
-        "sender": as_str(message.get("from")),
-        "subject": as_str(message.get("subject")),
+        "id": as_int(get("id")),
+        "token": as_str(get("token")),
+        "message_id": as_str(get("message_id")),
+        "recipient": as_str(get("to")),
+        "sender": as_str(get("from")),
+        "subject": as_str(get("subject")),
         "esp_event": redact_all(content) if _may_hold_url(body) else content,
         "dedupe_key": event_id or hashlib.sha256(body).hexdigest(),
     }
@@ -90,7 +91,9 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
 def _may_hold_url(body: bytes) -> bool:
     """Tell whether there may be a URL in ``details``; JSON can write ``/`` as ``\\/``
     or with its code."""
-    return b"://" in body or b"\\/" in body or b"\\u002f" in body.lower()
+    if b"://" in body:
+        return True
+    return b"\\" in body and (b"\\/" in body or b"\\u002" in body)
 
 
 def _server_event(
