@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .webhooks.inbox import Inbox
 
 __all__ = ["Connection", "Postal"]
+
+_log = logging.getLogger("flask_postal")
 
 
 class _Server:
@@ -88,6 +91,12 @@ class Postal:
         # Read when a mail is sent; a value that can't be read is better known now.
         read_flag(app.config, f"{settings.prefix}SUPPRESS_SEND", default=False)
         server = _Server(settings, Mailer(self, settings))
+        if settings.uses_sandbox and not (app.debug or app.testing):
+            _log.warning(
+                "%sAPI_KEY is a sandbox's, and this app is neither debug nor testing:"
+                " no mail will reach anybody",
+                settings.prefix,
+            )
         if settings.webhook_key is not None or settings.dedupe_cache != "memory":
             server.webhooks()  # so that a bad value is known now
         if "postal" not in app.cli.commands:

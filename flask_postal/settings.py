@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 from .address import Address, parse_address
 from .errors import ConfigurationError, MessageError
 
-__all__ = ["Settings", "is_loopback", "read_flag"]
+__all__ = ["SANDBOX_KEY", "Settings", "is_loopback", "read_flag"]
 
 T = TypeVar("T")
 
+#: What every API key of a sandbox begins with, so that no real one is ever pasted.
+SANDBOX_KEY = "sandbox-"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -53,6 +55,11 @@ class Settings:
     def api_is_loopback(self) -> bool:
         """Whether Postal, or a sandbox, is on this machine."""
         return is_loopback(self.api_url or "")
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether the API key is that of a :class:`.Sandbox`."""
+        return (self.api_key or "").startswith(SANDBOX_KEY)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], prefix: str) -> Settings:

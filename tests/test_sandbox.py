@@ -82,12 +82,7 @@ def test_a_sandbox_starts_and_stops_any_number_of_times() -> None:
 
 def test_a_name_tells_servers_apart(sandbox: Sandbox) -> None:
     app = Flask("tests")
-    settings = sandbox.settings()
-    app.config.update(
-        POSTAL_MARKETING_API_URL=settings["POSTAL_API_URL"],
-        POSTAL_MARKETING_API_KEY=settings["POSTAL_API_KEY"],
-        POSTAL_MARKETING_WEBHOOK_KEY=settings["POSTAL_WEBHOOK_KEY"],
-    )
+    app.config.update(sandbox.settings("marketing"))
     marketing = Postal(app, name="marketing")
     app.register_blueprint(marketing.blueprint)
     rules = {rule.rule for rule in app.url_map.iter_rules()}

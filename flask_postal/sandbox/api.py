@@ -1,106 +1,217 @@
-"""The WSGI app: Postal's API and its keys."""
+"""Postal's HTTP API, its keys and its tracked links, as a Flask app."""
 
 from __future__ import annotations
 
 import base64
-import email
+import binascii
+import json
+import re
+import socket
+import struct
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from email.header import decode_header, make_header
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, redirect, request
 
-from ..sending.result import new_token
-from .traffic import SigningKey, serialize
+from .compose import compose
+from .engine import SERVER_TOKEN, Engine
+from .faults import Fault
+from .reading import read_mail
+from .store import Mail
+from .stored import describe, describe_deliveries
+from .traffic import serialize
 
-__all__ = ["StoredMessage", "create_app"]
+__all__ = ["create_app"]
 
+#: Addresses in each of to, cc and bcc.
+MAX_ADDRESSES = 50
+#: Bytes of a mail.
+MAX_MAIL = 25 * 1024 * 1024
+#: Characters that Postal's database has room for.
+MAX_TEXT = 255
+#: Seconds for which a call hangs that is to hang.
+HANG = 60.0
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A mail that the sandbox accepted, for one recipient."""
-
-    id: int
-    token: str
-    message_id: str
-    to: str
-    sender: str
-    subject: str | None
-    timestamp: float
-    tag: str | None = None
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+)
 
 
 class _RefusedError(Exception):
-    """An error that Postal answers with HTTP 200."""
+    """What Postal says with HTTP 200."""
 
-    def __init__(self, code: str | None, message: str, **more: Any) -> None:
+    def __init__(self, code: str | None, message: str | None, **more: Any) -> None:
         super().__init__(message)
         self.status = "error" if code else "parameter-error"
-        self.data = {"message": message, **more}
+        self.data = {"message": message, **more} if message else dict(more)
         if code:
             self.data["code"] = code
 
 
+class _FailedError(Exception):
+    """What makes Postal answer HTTP 500."""
+
+
 def create_app(
-    api_key: str, key: SigningKey, accepted: Callable[[StoredMessage], None]
+    engine: Engine,
+    *,
+    api_key: Callable[[], str],
+    domains: Iterable[str],
+    stopping: threading.Event,
 ) -> Flask:
     """Make the app.
 
-    :param accepted: Called with every mail, once it has been answered for.
+    :param domains: The domains that may send; all if there are none.
+    :param stopping: Ends the calls that hang.
     """
-    app = Flask(__name__)
-    messages: list[StoredMessage] = []
+    app = Flask("flask_postal.sandbox", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_MAIL * 4 // 3 + 1024 * 1024
+    allowed = frozenset(domain.lower() for domain in domains)
+
+    @app.before_request
+    def guard() -> Response | None:
+        """Let in nobody but this machine's own programs.
+
+        A page in a browser can make it call us under a name of its own (DNS
+        rebinding), or post to us from another origin.
+        """
+        host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+        host = host.strip("[]").lower()
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            return _page(403)
+        origin = request.headers.get("Origin")
+        if origin is not None and origin != request.host_url.rstrip("/"):
+            return _page(403)
+        return None
+
+    def endpoint(name: str, answer: Callable[[Mapping[str, Any]], Any]) -> None:
+        def view() -> Response:
+            fault = engine.faults.take(api=True)
+            if fault is not None and (failed := _fail(fault, stopping)) is not None:
+                return failed
+            began = time.monotonic()
+            try:
+                content = _content()
+                _authenticate(api_key())
+                if fault is Fault.SUSPENDED:
+                    raise _RefusedError("ServerSuspended", None)
+                status, data = "success", answer(content)
+            except _RefusedError as refusal:
+                status, data = refusal.status, refusal.data
+            except _FailedError:
+                return _page(500)
+            took = round(time.monotonic() - began, 3)
+            body = serialize(
+                {"status": status, "time": took, "flags": {}, "data": data}
+            )
+            if fault is Fault.RESET_STORED:
+                return _reset()
+            if fault is Fault.TRUNCATED:
+                half = Response(body[: len(body) // 2], mimetype="application/json")
+                half.headers["Content-Length"] = str(len(body))
+                half.automatically_set_content_length = False
+                return half
+            return Response(body, mimetype="application/json")
+
+        app.add_url_rule(f"/api/v1/{name}", name, view, methods=["POST"])
+
+    endpoint("send/message", partial(_send_message, engine, allowed))
+    endpoint("send/raw", partial(_send_raw, engine, allowed))
+    endpoint(
+        "messages/message",
+        lambda content: describe(
+            engine.store, _find(engine, content), content.get("_expansions")
+        ),
+    )
+    endpoint(
+        "messages/deliveries",
+        lambda content: describe_deliveries(engine.store, _find(engine, content)),
+    )
 
     @app.get("/.well-known/jwks.json")
     def jwks() -> Response:
-        return _json(key.jwks())
+        return Response(serialize(engine.key.jwks()), mimetype="application/json")
 
-    def send(read: Callable[[Mapping[str, Any]], _Sent]) -> Response:
-        try:
-            _authenticate(api_key)
-            sent = read(request.get_json())
-        except _RefusedError as refusal:
-            return _answer(refusal.status, refusal.data)
-        stored = list(sent.stored(len(messages)))
-        messages.extend(stored)
-        named = {m.to: {"id": m.id, "token": m.token} for m in stored}
-        response = _answer(
-            "success", {"message_id": sent.message_id, "messages": named}
-        )
-        # After the answer has left, as mostly with a Postal.
-        for message in stored:
-            response.call_on_close(partial(accepted, message))
-        return response
+    @app.get(f"/img/{SERVER_TOKEN}/<token>")
+    def pixel(token: str) -> Response:
+        if (mail := engine.store.mail_by_token(token)) is not None:
+            engine.happen(mail, "Loaded", **_visitor())
+        return Response(_PIXEL, mimetype="image/png")
 
-    app.add_url_rule(
-        "/api/v1/send/message",
-        "send_message",
-        partial(send, _read_message),
-        methods=["POST"],
-    )
+    @app.get(f"/{SERVER_TOKEN}/<token>")
+    def click(token: str) -> Any:
+        link = engine.store.link(token)
+        mail = engine.store.mail(link[0]) if link else None
+        if link is None or mail is None:
+            return Response("Invalid link", 404, mimetype="text/plain")
+        engine.happen(mail, "Clicked", url=link[1], **_visitor())
+        return redirect(link[1], 307)
 
-    @app.post("/api/v1/messages/message")
-    def message() -> Response:
-        try:
-            _authenticate(api_key)
-        except _RefusedError as refusal:
-            return _answer(refusal.status, refusal.data)
-        number = request.get_json().get("id")
-        for stored in messages:
-            if stored.id == number:
-                return _answer("success", {"id": stored.id, "token": stored.token})
-        text = "No message found matching provided ID"
-        missing = {"message": text, "id": number, "code": "MessageNotFound"}
-        return _answer("error", missing)
-
-    app.add_url_rule(
-        "/api/v1/send/raw", "send_raw", partial(send, _read_raw), methods=["POST"]
-    )
+    for status in (400, 404, 405, 413, 500):
+        app.register_error_handler(status, partial(_error_page, status))
     return app
+
+
+def _visitor() -> dict[str, Any]:
+    return {
+        "ip_address": request.remote_addr or "127.0.0.1",
+        "user_agent": request.headers.get("User-Agent"),
+    }
+
+
+def _error_page(status: int, error: Exception) -> Response:
+    return _page(404 if status == 405 else status)
+
+
+def _page(status: int) -> Response:
+    """Answer as Rails does around the API: HTML, or JSON for who asks for it."""
+    if status != 403 and request.headers.get("Accept") == "application/json":
+        names = {400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
+        content = {"status": status, "error": names.get(status, "Error")}
+        return Response(serialize(content), status, mimetype="application/json")
+    return Response(b"", status, content_type="text/html; charset=UTF-8")
+
+
+def _fail(fault: Fault, stopping: threading.Event) -> Response | None:
+    if fault is Fault.ERROR_500:
+        return _page(500)
+    if fault is Fault.FORBIDDEN:
+        return _page(403)
+    if fault is Fault.BAD_GATEWAY:
+        page = "<html><body><h1>502 Bad Gateway</h1></body></html>"
+        return Response(page, 502, mimetype="text/html")
+    if fault is Fault.HANG:
+        stopping.wait(HANG)
+    if fault in (Fault.HANG, Fault.RESET):
+        return _reset()
+    return None
+
+
+def _reset() -> Response:
+    """Reset the connection: the client sees no answer, not even an end."""
+    connection: socket.socket = request.environ["werkzeug.socket"]
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    # Not shut down, which would end it in peace.
+    socket.close(connection.detach())
+    return Response()
+
+
+def _content() -> Mapping[str, Any]:
+    """Read the JSON; a body of another type is ignored, as Postal does."""
+    if not request.headers.get("Content-Type", "").startswith("application/json"):
+        return {}
+    try:
+        content = json.loads(request.get_data().decode("utf-8"))
+    except (ValueError, RecursionError):
+        from werkzeug.exceptions import BadRequest
+
+        raise BadRequest from None
+    return content if isinstance(content, dict) else {}
 
 
 def _authenticate(api_key: str) -> None:
@@ -115,86 +226,160 @@ def _authenticate(api_key: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """What a call wants to send."""
-
-    recipients: list[str]
-    sender: str
-    subject: str | None
-    tag: str | None
-    message_id: str | None
-
-    def stored(self, count: int) -> Iterator[StoredMessage]:
-        """Make a mail for each recipient, numbered from there."""
-        now = time.time()
-        for number, recipient in enumerate(self.recipients, start=count + 1):
-            yield StoredMessage(
-                id=number,
-                token=new_token(),
-                message_id=self.message_id or "",
-                to=recipient,
-                sender=self.sender,
-                subject=self.subject,
-                timestamp=now,
-                tag=self.tag,
-            )
+def _find(engine: Engine, content: Mapping[str, Any]) -> Mail:
+    number = content.get("id")
+    if "id" not in content:
+        raise _RefusedError(None, "`id` parameter is required but is missing")
+    if type(number) is not int:
+        raise _FailedError
+    mail = engine.store.mail(number) if abs(number) < 2**63 else None
+    if mail is None:
+        raise _RefusedError(
+            "MessageNotFound", "No message found matching provided ID", id=number
+        )
+    return mail
 
 
-def _read_message(content: Mapping[str, Any]) -> _Sent:
-    """Read the fields of send/message, in the order of Postal's checks."""
-    recipients = [
-        _bare(address)
-        for name in ("to", "cc", "bcc")
-        for address in content.get(name) or []
-    ]
+def _send_message(
+    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Check the fields of send/message in Postal's order, and take the mail."""
+    fields = dict(content)
+    for name in ("to", "cc", "bcc"):
+        fields[name] = _list(fields.get(name))
+    recipients = [_bare(item) for name in ("to", "cc", "bcc") for item in fields[name]]
     if not recipients:
         raise _RefusedError(
             "NoRecipients", "There are no recipients defined to receive this message"
         )
-    if not (content.get("plain_body") or content.get("html_body")):
+    for name, shown in (("to", "To"), ("cc", "CC"), ("bcc", "BCC")):
+        if len(fields[name]) > MAX_ADDRESSES:
+            raise _RefusedError(
+                f"TooMany{shown}Addresses",
+                f"The maximum number of {shown} addresses has been reached (maximum"
+                f" {MAX_ADDRESSES})",
+            )
+    if _blank(fields.get("plain_body")) and _blank(fields.get("html_body")):
         raise _RefusedError("NoContent", "There is no content defined for this e-mail")
-    if not content.get("from"):
+    if _blank(fields.get("from")):
         raise _RefusedError(
             "FromAddressMissing", "The From address is missing and is required"
         )
-    return _Sent(
-        recipients,
-        _bare(content["from"]),
-        content.get("subject"),
-        content.get("tag"),
-        f"{uuid.uuid4()}@rp.sandbox.localhost",
+    sender = _bare(fields["from"])
+    if not _may_send(sender, allowed):
+        raise _RefusedError(
+            "UnauthenticatedFromAddress",
+            "The From address is not authorised to send mail from this server",
+        )
+    _check_attachments(fields.get("attachments"))
+    headers = fields.get("headers") or {}
+    if not isinstance(headers, dict) or any(":" in name for name in headers):
+        raise _FailedError
+    tag = next(
+        (str(v) for k, v in headers.items() if k.lower() == "x-postal-tag"), None
+    )
+    tag = str(fields["tag"]) if fields.get("tag") else tag
+    if any(len(text) > MAX_TEXT for text in (*recipients, sender, tag or "")):
+        raise _FailedError
+    message_id = f"{uuid.uuid4()}@rp.sandbox.localhost"
+    raw = compose(fields, message_id=message_id, timestamp=engine.clock.now())
+    subject = fields.get("subject")
+    return _taken(
+        engine.accept(
+            recipients,
+            _small(raw),
+            sender=sender,
+            subject=None if subject is None else str(subject),
+            message_id=message_id,
+            tag=tag or None,
+            bounce=bool(fields.get("bounce")),
+        ),
+        message_id,
     )
 
 
-def _read_raw(content: Mapping[str, Any]) -> _Sent:
-    """Read the mail of send/raw."""
-    for name in ("rcpt_to", "mail_from", "data"):
-        if name not in content:
+def _send_raw(
+    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Check the fields of send/raw, and take the mail as it is."""
+    if not isinstance(content.get("rcpt_to"), list):
+        raise _RefusedError(None, "`rcpt_to` parameter is required but is missing")
+    for name in ("mail_from", "data"):
+        if _blank(content.get(name)):
             raise _RefusedError(None, f"`{name}` parameter is required but is missing")
-    mail = email.message_from_bytes(base64.b64decode(content["data"]))
-    headers = {
-        name: str(make_header(decode_header(mail[name]))) if mail[name] else None
-        for name in ("Subject", "X-Postal-Tag")
-    }
-    message_id = mail["Message-ID"]
-    return _Sent(
-        list(dict.fromkeys(content["rcpt_to"])),
-        content["mail_from"],
-        headers["Subject"],
-        headers["X-Postal-Tag"],
-        message_id.strip("<> ") if message_id else None,
+    try:
+        raw = _small(base64.b64decode(str(content["data"])))
+    except (binascii.Error, ValueError):
+        raw = b""
+    message = read_mail(raw)
+    if message.from_email is None or not _may_send(
+        message.from_email.addr_spec, allowed
+    ):
+        raise _RefusedError("UnauthenticatedFromAddress", None)
+    recipients = list(dict.fromkeys(str(item) for item in content["rcpt_to"]))
+    sender, tag = str(content["mail_from"]), message.header("x-postal-tag")
+    if any(len(text) > MAX_TEXT for text in (*recipients, sender, tag or "")):
+        raise _FailedError
+    message_id = message.message_id if recipients else None
+    mails = engine.accept(
+        recipients,
+        raw,
+        sender=sender,
+        subject=message.subject,
+        message_id=message_id,
+        tag=tag,
+        bounce=bool(content.get("bounce")),
     )
+    return _taken(mails, message_id)
 
 
-def _bare(address: str) -> str:
+def _taken(mails: Iterable[Mail], message_id: str | None) -> dict[str, Any]:
+    named = {mail.recipient: {"id": mail.id, "token": mail.token} for mail in mails}
+    return {"message_id": message_id, "messages": named}
+
+
+def _small(raw: bytes) -> bytes:
+    if len(raw) > MAX_MAIL:
+        raise _FailedError
+    return raw
+
+
+def _check_attachments(attachments: Any) -> None:
+    for attachment in attachments or []:
+        if not isinstance(attachment, dict):
+            raise _FailedError
+        if _blank(attachment.get("name")):
+            raise _RefusedError(
+                "AttachmentMissingName", "An attachment is missing a name"
+            )
+        if _blank(attachment.get("data")):
+            raise _RefusedError(
+                "AttachmentMissingData", "An attachment is missing data"
+            )
+
+
+def _list(value: Any) -> list[str]:
+    """Read addresses; a string is split at every comma, even inside quotes."""
+    if value is None:
+        return []
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
+        raise _FailedError
+    return items
+
+
+def _bare(address: Any) -> str:
     """Cut the name off an address by Postal's own rule."""
-    return address.rpartition("<")[2].partition(">")[0].strip()
+    if not isinstance(address, str):
+        raise _FailedError
+    text = re.sub(r"(?s).*<", "", address)
+    return re.sub(r"\(.+?\)", "", re.sub(r"(?s)>.*", "", text)).strip()
 
 
-def _answer(status: str, data: Any) -> Response:
-    return _json({"status": status, "time": 0.0, "flags": {}, "data": data})
+def _blank(value: Any) -> bool:
+    return value is None or not str(value).strip()
 
 
-def _json(content: Any) -> Response:
-    return Response(serialize(content), mimetype="application/json")
+def _may_send(address: str, allowed: frozenset[str]) -> bool:
+    domain = address.rpartition("@")[2].lower()
+    return bool(domain) and (not allowed or domain in allowed)

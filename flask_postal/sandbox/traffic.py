@@ -8,18 +8,23 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from ..errors import ConfigurationError
 from ..webhooks.keys import PublicKey
 from ..webhooks.signature import sign
 
-__all__ = ["SigningKey", "message_payload", "serialize", "webhook"]
+__all__ = ["SigningKey", "message_payload", "serialize", "webhook", "webhook_body"]
 
 # What Rails escapes in otherwise raw UTF-8, so that JSON can stand in HTML.
 _RAILS_ESCAPES = re.compile("[<>&\u2028\u2029]")
@@ -41,6 +46,46 @@ class SigningKey:
     def generate(cls, bits: int = 2048) -> SigningKey:
         """Make a new key."""
         return cls(rsa.generate_private_key(public_exponent=65537, key_size=bits))
+
+    @classmethod
+    def load(cls, path: Path, bits: int = 2048) -> SigningKey:
+        """Read the key in a file; make one, that only its owner can read, if there is
+        none.
+
+        :raises ConfigurationError: if the file holds something else.
+        """
+        if not path.exists():
+            key = cls.generate(bits)
+            key.save(path)
+            return key
+        try:
+            private = serialization.load_pem_private_key(path.read_bytes(), None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            private = None
+        if not isinstance(private, rsa.RSAPrivateKey):
+            raise ConfigurationError(
+                f"{path} holds no RSA key; delete it, and the sandbox makes a new one"
+            )
+        return cls(private)
+
+    def save(self, path: Path) -> None:
+        """Write it into a file with mode 0600."""
+        pem = self.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        path.unlink(missing_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(file, "wb") as opened:
+            opened.write(pem)
+
+    def record(self) -> str:
+        """The public half as ``postal default-dkim-record`` prints it."""
+        der = self.private.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return f"v=DKIM1; t=s; h=sha256; p={base64.b64encode(der).decode()};"
 
     @property
     def public(self) -> PublicKey:
@@ -73,13 +118,14 @@ def message_payload(
     *,
     id: int,
     token: str,
-    message_id: str,
+    message_id: str | None,
     to: str,
     sender: str | None,
     subject: str | None,
     timestamp: float,
     tag: str | None = None,
     direction: str = "outgoing",
+    spam_status: str = "NotChecked",
 ) -> dict[str, Any]:
     """Build the dict by which a webhook names a message, its keys in Postal's order."""
     return {
@@ -91,7 +137,7 @@ def message_payload(
         "from": sender,
         "subject": subject,
         "timestamp": timestamp,
-        "spam_status": "NotChecked",
+        "spam_status": spam_status,
         "tag": tag,
     }
 
@@ -102,19 +148,28 @@ def webhook(
     timestamp: float,
     event_id: str | None = None,
 ) -> bytes:
-    """Write the body of a webhook request.
+    """Write the body of a webhook request; see :func:`webhook_body`."""
+    return serialize(webhook_body(event, payload, timestamp, event_id))
+
+
+def webhook_body(
+    event: str,
+    payload: Mapping[str, Any],
+    timestamp: float,
+    event_id: str | None = None,
+) -> dict[str, Any]:
+    """Build what a webhook request holds.
 
     :param event: Postal's name of the event, such as ``"MessageSent"``.
+    :param timestamp: When it was written, in seconds since 1970.
     :param event_id: Its UUID; a new one if not given.
     """
-    return serialize(
-        {
-            "event": event,
-            "timestamp": timestamp,
-            "payload": payload,
-            "uuid": event_id or str(uuid.uuid4()),
-        }
-    )
+    return {
+        "event": event,
+        "timestamp": timestamp,
+        "payload": payload,
+        "uuid": event_id or str(uuid.uuid4()),
+    }
 
 
 def _base64url(number: int) -> str:

@@ -241,6 +241,7 @@ class _Kept:
             if answer.length is None
             else {"Content-Length": str(answer.length)},
             status=answer.status,
+            version_string=getattr(self, "_http_vsn_str", "HTTP/?"),
             preload_content=False,
             decode_content=False,
             original_response=answer,

@@ -1,0 +1,359 @@
+"""What the sandbox remembers: mails, deliveries, requests and what is still to do.
+
+SQLite, in a file or in memory. Nothing here knows about Postal's rules.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..webhooks.inbound_message import InboundMessage
+from .reading import read_mail
+
+__all__ = ["Attempt", "Job", "Mail", "Store", "WebhookRequest"]
+
+#: Mails that are kept; older ones go, with all that belongs to them.
+MAX_MAILS = 500
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS mails (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT, direction TEXT, message_id TEXT,
+    recipient TEXT, sender TEXT, subject TEXT, timestamp REAL, tag TEXT, bounce INTEGER,
+    bounce_for_id INTEGER, status TEXT, last_attempt REAL, raw BLOB, delivered BLOB);
+CREATE TABLE IF NOT EXISTS deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, mail_id INTEGER, status TEXT, details TEXT,
+    output TEXT, sent_with_ssl INTEGER, log_id TEXT, time REAL, timestamp REAL);
+CREATE TABLE IF NOT EXISTS links (token TEXT PRIMARY KEY, mail_id INTEGER, url TEXT);
+CREATE TABLE IF NOT EXISTS activity (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, mail_id INTEGER, kind TEXT, url TEXT,
+    ip_address TEXT, user_agent TEXT, timestamp REAL);
+CREATE TABLE IF NOT EXISTS requests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, mail_id INTEGER, hook TEXT, event TEXT,
+    content_type TEXT, body BLOB, created REAL, state TEXT, secret INTEGER);
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, request_id INTEGER, timestamp REAL, url TEXT,
+    status INTEGER, answer TEXT, verdict TEXT);
+CREATE TABLE IF NOT EXISTS jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, due REAL, name TEXT, arguments TEXT);
+CREATE INDEX IF NOT EXISTS jobs_due ON jobs (due, id);
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, content TEXT);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail, for one recipient.
+
+    :param recipient: The envelope recipient.
+    :param sender: The envelope sender; ``None`` for ``<>``.
+    :param status: One of Postal's: ``Pending``, ``Sent``, ``SoftFail``, ``HardFail``,
+        ``Held``, ``Bounced``.
+    :param raw: The mail as it was given to the sandbox.
+    :param delivered: The mail as it was delivered, with tracking put in.
+    """
+
+    id: int
+    token: str
+    direction: str
+    message_id: str | None
+    recipient: str
+    sender: str | None
+    subject: str | None
+    timestamp: float
+    tag: str | None
+    bounce: bool
+    bounce_for_id: int
+    status: str
+    last_attempt: float | None
+    raw: bytes = field(repr=False)
+    delivered: bytes | None = field(repr=False)
+
+    @property
+    def content(self) -> InboundMessage:
+        """The mail, read: ``.text``, ``.html``, ``.attachments``, ``.headers`` ..."""
+        return read_mail(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of a webhook.
+
+    :param status: The HTTP status; negative if there was no answer.
+    :param answer: The beginning of the answer's body, or what went wrong.
+    :param verdict: What Postal makes of it.
+    """
+
+    timestamp: float
+    url: str
+    status: int
+    answer: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """A request to one of the app's webhooks.
+
+    :param hook: ``"tracking"`` or ``"inbound"``.
+    :param event: Postal's name of the event, such as ``"MessageSent"``; the format for
+        inbound mail.
+    :param state: ``pending``, ``taken``, ``lost`` (Postal has given up) or ``dropped``.
+    :param attempts: How the app answered so far.
+    """
+
+    id: int
+    mail_id: int | None
+    hook: str
+    event: str
+    content_type: str
+    body: bytes = field(repr=False)
+    created: float = 0.0
+    state: str = "pending"
+    secret: bool = True
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The payload of a tracking event."""
+        content: dict[str, Any] = json.loads(self.body)
+        payload: dict[str, Any] = content["payload"]
+        return payload
+
+    @property
+    def recipient(self) -> str | None:
+        """Whom the event is about."""
+        if self.hook != "tracking":
+            return None
+        message = self.payload.get("message") or self.payload.get("original_message")
+        return message.get("to") if isinstance(message, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do at a time."""
+
+    id: int
+    due: float
+    name: str
+    arguments: dict[str, Any]
+
+
+class Store:
+    """The memory of one sandbox, safe for threads.
+
+    :param path: A file; ``None`` keeps all in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(
+            ":memory:" if path is None else path,
+            check_same_thread=False,
+            isolation_level=None,
+        )
+        weakref.finalize(self, self._connection.close)
+        self._connection.row_factory = sqlite3.Row
+        self._connection.executescript(_SCHEMA)
+
+    def clear(self) -> None:
+        """Forget all mails and what belongs to them; ids go on."""
+        with self._lock:
+            for table in (
+                *("mails", "deliveries", "links", "activity"),
+                *("requests", "attempts", "jobs"),
+            ):
+                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608
+
+    # ---- mails
+
+    def add_mail(self, **values: Any) -> Mail:
+        """Store a mail, and forget the oldest if there are too many."""
+        with self._lock:
+            number = self._insert("mails", values)
+            for (old,) in self._connection.execute(
+                "SELECT id FROM mails ORDER BY id DESC LIMIT -1 OFFSET ?", (MAX_MAILS,)
+            ).fetchall():
+                self._forget(old)
+        mail = self.mail(number)
+        assert mail is not None  # noqa: S101 - it has just been stored
+        return mail
+
+    def mail(self, number: int) -> Mail | None:
+        """Return a mail."""
+        rows = self._all("SELECT * FROM mails WHERE id = ?", number)
+        return _mail(rows[0]) if rows else None
+
+    def mails(self) -> list[Mail]:
+        """Return all mails, oldest first."""
+        return [_mail(row) for row in self._all("SELECT * FROM mails ORDER BY id")]
+
+    def update_mail(self, number: int, **values: Any) -> None:
+        """Change columns of a mail."""
+        names = ", ".join(f"{name} = ?" for name in values)
+        self._all(f"UPDATE mails SET {names} WHERE id = ?", *values.values(), number)  # noqa: S608
+
+    def _forget(self, number: int) -> None:
+        self._connection.execute("DELETE FROM mails WHERE id = ?", (number,))
+        for table in ("deliveries", "links", "activity"):
+            self._connection.execute(
+                f"DELETE FROM {table} WHERE mail_id = ?",  # noqa: S608
+                (number,),
+            )
+        self._connection.execute(
+            "DELETE FROM attempts WHERE request_id IN"
+            " (SELECT id FROM requests WHERE mail_id = ?)",
+            (number,),
+        )
+        self._connection.execute("DELETE FROM requests WHERE mail_id = ?", (number,))
+
+    # ---- what happened to them
+
+    def add_delivery(self, **values: Any) -> None:
+        """Note an attempt to deliver a mail."""
+        self._insert("deliveries", values)
+
+    def deliveries(self, mail_id: int) -> list[dict[str, Any]]:
+        """Return the attempts to deliver a mail, oldest first."""
+        query = "SELECT * FROM deliveries WHERE mail_id = ? ORDER BY id"
+        return [dict(row) for row in self._all(query, mail_id)]
+
+    def add_link(self, token: str, mail_id: int, url: str) -> None:
+        """Note where a tracked link leads."""
+        self._insert("links", {"token": token, "mail_id": mail_id, "url": url})
+
+    def link(self, token: str) -> tuple[int, str] | None:
+        """Return the mail and the address of a tracked link."""
+        rows = self._all("SELECT mail_id, url FROM links WHERE token = ?", token)
+        return (rows[0]["mail_id"], rows[0]["url"]) if rows else None
+
+    def links(self, mail_id: int) -> list[tuple[str, str]]:
+        """Return the tokens and addresses of a mail's tracked links."""
+        rows = self._all(
+            "SELECT * FROM links WHERE mail_id = ? ORDER BY rowid", mail_id
+        )
+        return [(row["token"], row["url"]) for row in rows]
+
+    def mail_by_token(self, token: str) -> Mail | None:
+        """Return the mail with a token."""
+        rows = self._all("SELECT * FROM mails WHERE token = ?", token)
+        return _mail(rows[0]) if rows else None
+
+    def add_activity(self, **values: Any) -> None:
+        """Note an opened mail or a clicked link."""
+        self._insert("activity", values)
+
+    def activity(self, mail_id: int) -> list[dict[str, Any]]:
+        """Return who opened and clicked, oldest first."""
+        query = "SELECT * FROM activity WHERE mail_id = ? ORDER BY id"
+        return [dict(row) for row in self._all(query, mail_id)]
+
+    # ---- requests
+
+    def add_request(self, **values: Any) -> WebhookRequest:
+        """Store a request to a webhook."""
+        number = self._insert("requests", values)
+        request = self.request(number)
+        assert request is not None  # noqa: S101 - it has just been stored
+        return request
+
+    def request(self, number: int) -> WebhookRequest | None:
+        """Return a request with its attempts."""
+        rows = self._all("SELECT * FROM requests WHERE id = ?", number)
+        return self._request(rows[0]) if rows else None
+
+    def requests(self) -> list[WebhookRequest]:
+        """Return all requests, oldest first."""
+        rows = self._all("SELECT * FROM requests ORDER BY id")
+        return [self._request(row) for row in rows]
+
+    def add_attempt(self, request_id: int, state: str, attempt: Attempt) -> None:
+        """Note how the app answered."""
+        with self._lock:
+            self._insert(
+                "attempts",
+                {
+                    "request_id": request_id,
+                    "timestamp": attempt.timestamp,
+                    "url": attempt.url,
+                    "status": attempt.status,
+                    "answer": attempt.answer,
+                    "verdict": attempt.verdict,
+                },
+            )
+            self._all("UPDATE requests SET state = ? WHERE id = ?", state, request_id)
+
+    def _request(self, row: sqlite3.Row) -> WebhookRequest:
+        attempts = self._all(
+            "SELECT timestamp, url, status, answer, verdict FROM attempts"
+            " WHERE request_id = ? ORDER BY id",
+            row["id"],
+        )
+        values = dict(row)
+        values["secret"] = bool(values["secret"])
+        return WebhookRequest(
+            **values, attempts=tuple(Attempt(*attempt) for attempt in attempts)
+        )
+
+    # ---- what is to do
+
+    def add_job(self, due: float, name: str, arguments: Mapping[str, Any]) -> None:
+        """Plan something."""
+        text = json.dumps(arguments)
+        self._insert("jobs", {"due": due, "name": name, "arguments": text})
+
+    def next_due(self) -> float | None:
+        """Return when there is something to do next."""
+        (row,) = self._all("SELECT min(due) AS due FROM jobs")
+        due: float | None = row["due"]
+        return due
+
+    def take_job(self, until: float) -> Job | None:
+        """Take the first job that is due by then."""
+        with self._lock:
+            rows = self._all(
+                "SELECT * FROM jobs WHERE due <= ? ORDER BY due, id LIMIT 1", until
+            )
+            if not rows:
+                return None
+            self._all("DELETE FROM jobs WHERE id = ?", rows[0]["id"])
+        row = rows[0]
+        return Job(row["id"], row["due"], row["name"], json.loads(row["arguments"]))
+
+    # ---- settings
+
+    def note(self, name: str) -> str | None:
+        """Return what was noted under a name."""
+        rows = self._all("SELECT content FROM notes WHERE name = ?", name)
+        return rows[0]["content"] if rows else None
+
+    def set_note(self, name: str, content: str) -> None:
+        """Note something."""
+        self._all("INSERT OR REPLACE INTO notes VALUES (?, ?)", name, content)
+
+    # ---- SQL
+
+    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    def _insert(self, table: str, values: Mapping[str, Any]) -> int:
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        with self._lock:
+            cursor = self._connection.execute(
+                f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608
+                tuple(values.values()),
+            )
+            return int(cursor.lastrowid or 0)
+
+
+def _mail(row: sqlite3.Row) -> Mail:
+    values = dict(row)
+    values["bounce"] = bool(values["bounce"])
+    return Mail(**values)

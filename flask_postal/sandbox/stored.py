@@ -1,0 +1,131 @@
+"""What ``messages/message`` and ``messages/deliveries`` answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from .reading import base64_lines, read_mail
+from .store import Mail, Store
+
+__all__ = ["describe", "describe_deliveries"]
+
+
+def describe(store: Store, mail: Mail, expansions: Any) -> dict[str, Any]:
+    """Answer messages/message.
+
+    :param expansions: ``True`` for all, or the names of some.
+    """
+    answer: dict[str, Any] = {"id": mail.id, "token": mail.token}
+    for name, expand in _EXPANSIONS.items():
+        if expansions is True or (isinstance(expansions, list) and name in expansions):
+            answer[name] = expand(store, mail)
+    return answer
+
+
+def describe_deliveries(store: Store, mail: Mail) -> list[dict[str, Any]]:
+    """Answer messages/deliveries."""
+    return [
+        {
+            "id": delivery["id"],
+            "status": delivery["status"],
+            "details": delivery["details"],
+            "output": delivery["output"],
+            "sent_with_ssl": bool(delivery["sent_with_ssl"]),
+            "log_id": delivery["log_id"],
+            "time": delivery["time"],
+            "timestamp": delivery["timestamp"],
+        }
+        for delivery in store.deliveries(mail.id)
+    ]
+
+
+def _status(store: Store, mail: Mail) -> dict[str, Any]:
+    return {
+        "status": mail.status,
+        "last_delivery_attempt": mail.last_attempt,
+        "held": mail.status == "Held",
+        "hold_expiry": None,
+    }
+
+
+def _details(store: Store, mail: Mail) -> dict[str, Any]:
+    return {
+        "rcpt_to": mail.recipient,
+        "mail_from": mail.sender,
+        "subject": mail.subject,
+        "message_id": mail.message_id,
+        "timestamp": mail.timestamp,
+        "direction": mail.direction,
+        "size": str(len(_raw(mail))),
+        "bounce": mail.bounce,
+        "bounce_for_id": mail.bounce_for_id,
+        "tag": mail.tag,
+        "received_with_ssl": True,
+    }
+
+
+def _inspection(store: Store, mail: Mail) -> dict[str, Any]:
+    return {
+        "inspected": False,
+        "spam": False,
+        "spam_score": 0.0,
+        "threat": False,
+        "threat_details": None,
+    }
+
+
+def _raw(mail: Mail) -> bytes:
+    return mail.delivered or mail.raw
+
+
+def _attachments(store: Store, mail: Mail) -> list[dict[str, Any]]:
+    message = read_mail(_raw(mail))
+    return [
+        {
+            "filename": attachment.filename,
+            "content_type": attachment.content_type,
+            "data": base64_lines(attachment.content),
+            "size": attachment.size,
+            "hash": hashlib.sha1(attachment.content).hexdigest(),  # noqa: S324
+        }
+        for attachment in message.attachments
+    ]
+
+
+def _headers(store: Store, mail: Mail) -> dict[str, list[str]]:
+    headers: dict[str, list[str]] = {}
+    for name, value in read_mail(_raw(mail)).headers:
+        headers.setdefault(name.lower(), []).append(value)
+    return headers
+
+
+def _activity(store: Store, mail: Mail) -> dict[str, Any]:
+    entries: dict[str, list[dict[str, Any]]] = {"loads": [], "clicks": []}
+    for row in store.activity(mail.id):
+        when = datetime.fromtimestamp(row["timestamp"], UTC)
+        entry = {
+            "ip_address": row["ip_address"],
+            "user_agent": row["user_agent"],
+            "timestamp": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        if row["kind"] == "click":
+            entries["clicks"].append({"url": row["url"], **entry})
+        else:
+            entries["loads"].append(entry)
+    return entries
+
+
+_EXPANSIONS: dict[str, Callable[[Store, Mail], Any]] = {
+    "status": _status,
+    "details": _details,
+    "inspection": _inspection,
+    "plain_body": lambda store, mail: read_mail(_raw(mail)).text,
+    "html_body": lambda store, mail: read_mail(_raw(mail)).html,
+    "attachments": _attachments,
+    "headers": _headers,
+    "raw_message": lambda store, mail: base64_lines(_raw(mail)),
+    "activity_entries": _activity,
+}

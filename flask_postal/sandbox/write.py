@@ -1,0 +1,82 @@
+"""Writes mails that come in: from fields, or as a reply to one that was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, make_msgid
+
+from ..address import Address
+from .reading import read_mail
+from .store import Mail
+
+__all__ = ["compose_mail", "reply_to"]
+
+AttachedFile = tuple[str, str, bytes]
+
+
+def compose_mail(
+    subject: str = "Hello",
+    text: str = "",
+    *,
+    to: str,
+    sender: str = "Zoë <zoe@example.net>",
+    html: str | None = None,
+    attachments: Iterable[AttachedFile] = (),
+    headers: dict[str, str] | None = None,
+) -> bytes:
+    """Write a mail.
+
+    :param to: The address in To.
+    :param sender: The address in From.
+    :param attachments: (file name, media type, content) of each file.
+    :param headers: Further headers.
+    """
+    mail = EmailMessage(policy=SMTP)
+    mail["From"], mail["To"], mail["Subject"] = sender, to, subject
+    mail["Date"] = format_datetime(datetime.now(UTC))
+    mail["Message-ID"] = make_msgid(domain="example.net")
+    for name, value in (headers or {}).items():
+        del mail[name]
+        mail[name] = value
+    mail.set_content(text)
+    if html is not None:
+        mail.add_alternative(html, subtype="html")
+    for filename, media_type, content in attachments:
+        maintype, _, subtype = media_type.partition("/")
+        mail.add_attachment(
+            content, maintype=maintype, subtype=subtype, filename=filename
+        )
+    return mail.as_bytes()
+
+
+def reply_to(
+    mail: Mail,
+    text: str,
+    *,
+    html: str | None = None,
+    attachments: Iterable[AttachedFile] = (),
+) -> tuple[bytes, str]:
+    """Write the reply of a recipient to a mail that was sent.
+
+    :param mail: One of ``sandbox.messages``.
+    :returns: The reply, and the address that it goes to: Reply-To, or From.
+    """
+    original = read_mail(mail.raw)
+    authors = original.reply_to or [original.from_email or Address(str(mail.sender))]
+    to = authors[0].addr_spec
+    quoted = "".join(f"> {line}\n" for line in (original.text or "").splitlines())
+    thread = " ".join(f"<{i}>" for i in [*original.references, mail.message_id] if i)
+    subject = original.subject or ""
+    reply = compose_mail(
+        subject if subject.lower().startswith("re:") else f"Re: {subject}",
+        f"{text}\n\nOn {original.date}, {original.from_email} wrote:\n{quoted}",
+        to=to,
+        sender=mail.recipient,
+        html=html,
+        attachments=attachments,
+        headers={"In-Reply-To": f"<{mail.message_id}>", "References": thread},
+    )
+    return reply, to

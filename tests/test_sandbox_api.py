@@ -1,0 +1,274 @@
+"""The sandbox answers its API as a real Postal has answered."""
+
+from __future__ import annotations
+
+import base64
+import email
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from flask_postal.sandbox import ManualClock, Sandbox, SigningKey
+
+from .captures import CAPTURES, api_capture
+
+RECORDED = sorted(path.stem for path in (CAPTURES / "api").glob("*.json"))
+SENT = [name for name in RECORDED if not name.startswith("messages-")]
+FAULTS = {"err-ServerSuspended": "suspended"}
+HOSTS = {"host-not-allowed": "postal.example.com"}
+
+
+@pytest.fixture
+def postal(signing_key: SigningKey) -> Iterator[Sandbox]:
+    """A sandbox whose mails may come from example.test."""
+    with Sandbox(
+        key=signing_key, clock=ManualClock(), domains=["example.test", "susp.test"]
+    ) as running:
+        yield running
+
+
+def replay(sandbox: Sandbox, recorded: dict[str, Any], **headers: str) -> Any:
+    """Send a recorded request; its body may be no JSON."""
+    sent = recorded["request"]
+    for name, value in sent["headers"].items():
+        headers.setdefault(name, value.replace("<key>", sandbox.api_key))
+    headers["Host"] = headers.get("Host", "localhost")
+    body = sent["body"]
+    return requests.post(
+        sandbox.url + sent["path"],
+        data=body.encode() if isinstance(body, str) else json.dumps(body),
+        headers=headers,
+        timeout=10,
+    )
+
+
+def plain(content: Any) -> Any:
+    """Leave out of an answer what is different each time."""
+    if not isinstance(content, dict) or "data" not in content:
+        return content
+    data = json.loads(json.dumps(content["data"]))
+    for entry in (data.get("messages") or {}).values():
+        assert type(entry["id"]) is int
+        assert re.fullmatch("[A-Za-z0-9]{16}", entry["token"])
+        entry["id"] = entry["token"] = None
+    if re.fullmatch(r"[0-9a-f-]{36}@rp\..+", data.get("message_id") or ""):
+        data["message_id"] = "made by Postal"
+    assert isinstance(content["time"], float)
+    return {**content, "time": None, "data": data}
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_recorded_requests_give_the_recorded_answers(
+    postal: Sandbox, name: str
+) -> None:
+    recorded = api_capture(name)
+    if name in FAULTS:
+        postal.fault(FAULTS[name])
+    response = replay(postal, recorded, Host=HOSTS.get(name, "localhost"))
+    answer = recorded["response"]
+    assert response.status_code == answer["http_status"]
+    expected_type = dict(answer["headers"])["content-type"]
+    assert (
+        response.headers["Content-Type"].lower().split(";")[0]
+        == (expected_type.lower().split(";")[0])
+    )
+    if answer["body"] is None:
+        assert not response.content
+    else:
+        assert plain(response.json()) == plain(answer["body"])
+
+
+def stored(
+    sandbox: Sandbox, name: str, happens: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ask for a mail as it was asked for, once the sandbox has such a mail."""
+    recorded = api_capture(name)
+    body = recorded["response"]["body"]["data"]
+    details = body.get("details", {}) if isinstance(body, dict) else {}
+    request = {
+        "to": [details.get("rcpt_to", "alice@rcpt.test")],
+        "from": "Acme <hello@example.test>",
+        "subject": details.get("subject", "Hello"),
+        "tag": details.get("tag"),
+        "plain_body": body.get("plain_body", "Hi") if isinstance(body, dict) else "Hi",
+    }
+    if isinstance(body, dict) and body.get("html_body"):
+        request["html_body"] = "<p>Hi <b>there</b></p>"
+    if isinstance(body, dict) and body.get("attachments"):
+        request["attachments"] = [
+            {
+                "name": a["filename"],
+                "content_type": a["content_type"],
+                "data": a["data"],
+            }
+            for a in body["attachments"]
+        ]
+    headers = {"Content-Type": "application/json", "X-Server-API-Key": sandbox.api_key}
+    sandbox.tracking_url = "http://127.0.0.1:9/postal/tracking/"
+    call = {"request": {"path": "/api/v1/send/message", "headers": headers}}
+    call["request"]["body"] = request
+    (sent,) = replay(sandbox, call).json()["data"]["messages"].values()
+    if happens is None:
+        sandbox.advance(seconds=1)
+    else:
+        for event in happens.split():
+            sandbox.trigger(event)
+    recorded["request"]["body"]["id"] = sent["id"]
+    return replay(sandbox, recorded).json(), recorded["response"]["body"]
+
+
+def shape(value: Any, path: str = "") -> Any:
+    """Replace what is different each time by its type, keep all else."""
+    if isinstance(value, dict):
+        return {key: shape(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item, f"{path}[]") for item in value]
+    fixed = (
+        r"\.(status|flags|data\.status\.(status|held|hold_expiry)|data\.inspection\..+"
+        r"|data\.details\.(rcpt_to|mail_from|subject|direction|bounce|bounce_for_id|tag)"
+        r"|data\[\]\.status|data\.plain_body|data\.attachments\[\]\..+"
+        r"|data\.headers\.(from|to|subject|mime-version|content-transfer-encoding)\[\])"
+    )
+    if re.fullmatch(fixed, path) or value is None:
+        return value
+    return type(value).__name__
+
+
+@pytest.mark.parametrize(
+    ("name", "happens"),
+    [
+        ("messages-message-noexp", None),
+        ("messages-message-exp-status-details", None),
+        ("messages-message-sent", None),
+        ("messages-message-withattachment", None),
+        ("messages-message-hardfail", "failed"),
+        ("messages-message-bounced", "delivered bounced"),
+        ("messages-message-clicked", "delivered opened opened opened clicked clicked"),
+        ("messages-deliveries-sent", None),
+        ("messages-deliveries-hardfail", "failed"),
+        ("messages-deliveries-held", "held"),
+    ],
+)
+def test_stored_mails_are_described_as_recorded(
+    postal: Sandbox, name: str, happens: str | None
+) -> None:
+    answer, expected = stored(postal, name, happens)
+    for side in (answer, expected):
+        if isinstance(side["data"], dict):
+            # The sandbox signs no mail.
+            side["data"].get("headers", {}).pop("dkim-signature", None)
+    if name.endswith("clicked"):
+        for entry in expected["data"]["activity_entries"]["loads"]:
+            entry["user_agent"] = "x"
+    assert shape(answer) == shape(expected)
+    if "raw_message" in answer["data"]:
+        raw = answer["data"]["raw_message"]
+        assert all(len(line) <= 60 for line in raw.split("\n"))
+        assert email.message_from_bytes(base64.b64decode(raw))["Subject"]
+
+
+def test_soft_fails_add_up(postal: Sandbox) -> None:
+    answer, expected = stored(
+        postal, "messages-deliveries-softfail", "deferred deferred"
+    )
+    assert [shape(d) for d in answer["data"]] == [
+        shape(d) for d in expected["data"][:2]
+    ]
+
+
+@pytest.mark.parametrize("number", ["1", 1.0, [1], None, True])
+def test_an_id_that_is_no_int_is_an_error_500(postal: Sandbox, number: Any) -> None:
+    recorded = api_capture("err-MessageNotFound")
+    recorded["request"]["body"]["id"] = number
+    assert replay(postal, recorded).status_code == 500
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"to": ["a" * 256 + "@b.c"]},
+        {"tag": "x" * 256},
+        {"headers": {"X: y": "z"}},
+        {"from": 5},
+    ],
+)
+def test_what_postal_fails_at_is_an_error_500(
+    postal: Sandbox, fields: dict[str, Any]
+) -> None:
+    recorded = api_capture("ok-basic")
+    recorded["request"]["body"].update(fields)
+    assert replay(postal, recorded).status_code == 500
+    assert postal.messages == []
+
+
+@pytest.mark.parametrize(
+    ("to", "recipients"),
+    [
+        ([""], [""]),
+        ("a@b.c, d@e.f", ["a@b.c", "d@e.f"]),
+        ('"Doe, J" <a@b.c>', ['"Doe', "a@b.c"]),
+        (["a@b.c, d@e.f"], ["a@b.c, d@e.f"]),
+        (['"a(b)c"@x.org'], ['"ac"@x.org']),
+        (["not an address"], ["not an address"]),
+    ],
+)
+def test_recipients_are_read_as_carelessly_as_by_postal(
+    postal: Sandbox, to: Any, recipients: list[str]
+) -> None:
+    recorded = api_capture("ok-basic")
+    recorded["request"]["body"]["to"] = to
+    assert list(replay(postal, recorded).json()["data"]["messages"]) == recipients
+
+
+def test_another_media_type_hides_the_body(postal: Sandbox) -> None:
+    response = replay(
+        postal, api_capture("ok-basic"), **{"Content-Type": "Application/json"}
+    )
+    assert response.json()["data"]["code"] == "NoRecipients"
+
+
+def test_invalid_utf8_is_a_bad_request(postal: Sandbox) -> None:
+    recorded = api_capture("ok-basic")
+    recorded["request"]["body"] = ""
+    response = requests.post(
+        f"{postal.url}/api/v1/send/message",
+        data=b'{"to": ["\xff"]}',
+        headers={"Content-Type": "application/json"},
+        timeout=5,
+    )
+    assert (response.status_code, response.content) == (400, b"")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:80"},
+        {"Host": "localhost@evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+    ],
+)
+def test_a_page_in_a_browser_gets_nothing(
+    postal: Sandbox, headers: dict[str, str]
+) -> None:
+    for path in ("/api/v1/send/message", "/sandbox/trigger"):
+        response = requests.post(
+            postal.url + path,
+            json={},
+            headers={"X-Server-API-Key": postal.api_key, **headers},
+            timeout=5,
+        )
+        assert (response.status_code, response.content) == (403, b"")
+
+
+def test_a_large_mail_is_refused(postal: Sandbox) -> None:
+    recorded = api_capture("raw-basic")
+    recorded["request"]["body"]["data"] = "A" * (36 * 1024 * 1024)
+    assert replay(postal, recorded).status_code in (413, 500)
+    assert postal.messages == []

@@ -1,0 +1,640 @@
+"""What becomes of mails in the sandbox, and what Postal makes of the app's answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+
+from flask_postal import (
+    ConfigurationError,
+    Message,
+    Postal,
+    RejectMail,
+    inbound_received,
+    server_event_received,
+)
+from flask_postal.sandbox import (
+    Clock,
+    ManualClock,
+    Sandbox,
+    SigningKey,
+    calls,
+    compose_mail,
+    reply_to,
+)
+from flask_postal.sandbox.calls import Answer, call_url
+from flask_postal.sandbox.inbound import FORMATS, inbound_request
+from flask_postal.sandbox.store import MAX_MAILS
+from flask_postal.sandbox.stored import describe
+from flask_postal.webhooks.inbound import parse_inbound
+
+from .captures import CAPTURES, Recorded
+from .conftest import Listen, MakeApp
+from .servers import Exchange, answering, hang, loopback
+
+Send = Callable[..., Any]
+
+
+@pytest.fixture
+def sandbox(signing_key: SigningKey) -> Iterator[Sandbox]:
+    """A sandbox whose time stands still."""
+    with Sandbox(key=signing_key, clock=ManualClock()) as running:
+        yield running
+
+
+@pytest.fixture
+def send(make_app: MakeApp, sandbox: Sandbox) -> Send:
+    """Send a mail from an app that gets the sandbox's webhooks."""
+    app, postal = make_app(**sandbox.settings())
+    sandbox.deliver_to(app)
+
+    def send(to: str = "ana@example.com", **fields: Any) -> Any:
+        fields = {"body": "Hi", "sender": "app@example.com", **fields}
+        with app.app_context():
+            return postal.send(Message("Hello", to, **fields)).recipients[to]
+
+    return send
+
+
+def described(events: list[Any]) -> list[str]:
+    return [str(event.event_type) for event in events]
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [
+        ("ana@example.com", ["delivered"]),
+        ("delayed@example.com", ["deferred", "delivered"]),
+        ("failed@example.com", ["failed"]),
+        ("held@example.com", ["queued"]),
+        ("bounced+ana@example.com", ["delivered", "bounced"]),
+        ("Opened@example.com", ["delivered", "opened"]),
+        ("clicked+x@example.com", ["delivered", "opened", "clicked"]),
+        ("lost@example.com", []),
+        ("late@example.com", ["delivered"]),
+        ("duplicate@example.com", ["delivered"]),
+        ("ana+bounced@example.com", ["delivered"]),
+    ],
+)
+def test_the_recipients_name_decides(
+    sandbox: Sandbox, send: Send, tracking: list[Any], to: str, expected: list[str]
+) -> None:
+    sent = send(to)
+    sandbox.advance(hours=1)
+    assert described(tracking) == expected
+    assert all(event.recipient == to for event in tracking)
+    assert all((event.id, event.token) == (sent.id, sent.token) for event in tracking)
+
+
+def test_a_mail_is_delivered_after_a_second(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    send()
+    sandbox.advance(seconds=0.9)
+    assert not tracking
+    sandbox.advance(seconds=0.1)
+    assert described(tracking) == ["delivered"]
+
+
+def test_a_late_event_takes_twenty_minutes(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    send("late@example.com")
+    sandbox.advance(minutes=20)
+    assert not tracking
+    sandbox.advance(minutes=1)
+    assert described(tracking) == ["delivered"]
+
+
+def test_a_duplicate_comes_twice_and_is_handled_once(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    send("duplicate@example.com")
+    sandbox.advance(minutes=1)
+    (request,) = sandbox.requests
+    assert [attempt.status for attempt in request.attempts] == [200, 200]
+    assert len(tracking) == 1
+
+
+def test_six_identical_attempts_in_36_minutes(sandbox: Sandbox) -> None:
+    """As the retry schedule of the recorded Postal: 0, 2, 5, 11, 21, 36 minutes."""
+    taken: list[tuple[dict[str, str], bytes]] = []
+
+    def act(exchange: Exchange) -> bool:
+        request = exchange.read_body()
+        taken.append((dict(request.headers), request.body))
+        exchange.answer("503 Service Unavailable", b"not now")
+        return False
+
+    with loopback(act) as server:
+        sandbox.tracking_url = f"{server.url}/postal/tracking/"
+        post = {"to": ["a@b.c"], "from": "d@e.f", "plain_body": "x"}
+        requests.post(
+            f"{sandbox.url}/api/v1/send/message",
+            json=post,
+            headers={"X-Server-API-Key": sandbox.api_key},
+            timeout=5,
+        )
+        sandbox.advance(hours=10)
+    (request,) = sandbox.requests
+    began = request.attempts[0].timestamp
+    minutes = [round((a.timestamp - began) / 60, 3) for a in request.attempts]
+    assert minutes == [0, 2, 5, 11, 21, 36]
+    assert request.state == "lost"
+    assert len(taken) == 6
+    assert len({body for _, body in taken}) == 1
+    signatures = {json.dumps(headers, sort_keys=True) for headers, _ in taken}
+    assert len(signatures) == 1
+    recorded = Recorded.load("webhooks/MessageSent").headers
+    assert {name.lower() for name in taken[0][0]} - {"host", "authorization"} == {
+        name.lower() for name in recorded
+    } - {"host"}
+
+
+def test_events_are_written_as_recorded(sandbox: Sandbox, send: Send) -> None:
+    send("bounced@example.com", html='<a href="https://x.test/?a=1&amp;b=2">l</a>')
+    for event in ("delayed", "failed", "held", "opened", "clicked"):
+        send(f"{event}@example.com", html='<a href="https://x.test/">l</a>')
+    sandbox.advance(hours=1)
+    for event in ("DomainDNSError", "SendLimitApproaching", "SendLimitExceeded"):
+        sandbox.trigger(event)
+    seen = set()
+    for request in sandbox.requests:
+        name = request.event.replace("Held", "Held-development")
+        recorded = json.loads(Recorded.load(f"webhooks/{name}").body)
+        assert keys(json.loads(request.body)) == keys(recorded), request.event
+        seen.add(request.event)
+    assert len(seen) == 10
+
+
+def keys(value: Any) -> Any:
+    """The keys, in their order."""
+    if isinstance(value, dict):
+        return [(key, keys(item)) for key, item in value.items()]
+    return None
+
+
+# ---- tracking
+
+
+def test_links_and_pixel_are_put_in_and_reported(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    link = "https://example.com/?a=1&b=2"
+    sent = send(
+        body=f"See {link}.",
+        html='<p><a class="x" href="https://example.com/?a=1&amp;b=2">l</a></p>',
+    )
+    sandbox.advance(seconds=1)
+    mail = sandbox.messages[0]
+    html = described_mail(sandbox)["html_body"]
+    text = described_mail(sandbox)["plain_body"]
+    assert link in (mail.content.text or "")
+    assert link not in text
+    assert "example.com" not in html
+    urls = [part for part in html.replace('"', "'").split("'") if "://" in part]
+    assert len(urls) == 2
+    clicked = requests.get(
+        urls[0], headers={"User-Agent": "Me"}, allow_redirects=False, timeout=5
+    )
+    assert (clicked.status_code, clicked.headers["Location"]) == (307, link)
+    opened = requests.get(urls[1], timeout=5)
+    assert opened.headers["Content-Type"] == "image/png"
+    sandbox.advance(seconds=1)
+    assert described(tracking) == ["delivered", "clicked", "opened"]
+    click = tracking[1]
+    assert (click.click_url, click.user_agent, click.id) == (link, "Me", sent.id)
+    assert tracking[2].ip_address == "127.0.0.1"
+
+
+def described_mail(sandbox: Sandbox) -> dict[str, Any]:
+    return describe(sandbox._store, sandbox.messages[-1], expansions=True)
+
+
+def test_tracking_can_be_off(signing_key: SigningKey) -> None:
+    with Sandbox(key=signing_key, clock=ManualClock(), tracking=False) as sandbox:
+        headers = {"X-Server-API-Key": sandbox.api_key}
+        html = '<a href="https://x.test/">l</a>'
+        post = {"to": ["a@b.c"], "from": "d@e.f", "html_body": html}
+        url = f"{sandbox.url}/api/v1/send/message"
+        requests.post(url, json=post, headers=headers, timeout=5)
+        sandbox.advance(seconds=1)
+        assert described_mail(sandbox)["html_body"] == html
+
+
+def test_a_message_with_tracking_switched_off_is_left_alone(
+    sandbox: Sandbox, send: Send
+) -> None:
+    html = '<a href="https://example.com/">l</a>'
+    send(html=html, track_opens=False, track_clicks=False)
+    sandbox.advance(seconds=1)
+    assert (described_mail(sandbox)["html_body"] or "").strip() == html
+
+
+def test_attached_texts_are_changed_unless_the_sender_protects_them(
+    sandbox: Sandbox, send: Send
+) -> None:
+    post: dict[str, Any] = {
+        "to": ["a@b.c"],
+        "from": "d@e.f",
+        "plain_body": "x",
+        "attachments": [
+            {
+                "name": "a.txt",
+                "content_type": "text/plain",
+                "data": "aHR0cDovL3gudGVzdC95",
+            }
+        ],
+    }
+    requests.post(
+        f"{sandbox.url}/api/v1/send/message",
+        json=post,
+        headers={"X-Server-API-Key": sandbox.api_key},
+        timeout=5,
+    )
+    message = Message("Hello", "a@b.c", body="x", sender="d@e.f")
+    message.attach("a.txt", "text/plain", b"http://x.test/y")
+    send("a@b.c", attachments=message.attachments)
+    sandbox.advance(seconds=1)
+    careless, careful = sandbox.messages
+    contents = [
+        describe(sandbox._store, mail, expansions=True)["attachments"][0]["data"]
+        for mail in (careless, careful)
+    ]
+    assert contents[0] != contents[1]
+    assert contents[1] == "aHR0cDovL3gudGVzdC95\n"
+
+
+# ---- mail in
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_mail_comes_in_in_any_format(
+    sandbox: Sandbox, send: Send, inbound: list[Any], format: str
+) -> None:
+    raw = compose_mail(
+        "Grüße ✓",
+        "Hällo & = + % ~\n",
+        to="Support <support@example.com>",
+        html="<p>Hällo</p>",
+        attachments=[("résumé.pdf", "application/pdf", bytes(range(256)))],
+    )
+    request = sandbox.receive(raw, to="support+1@example.com", format=format)
+    (event,) = inbound
+    assert event.format == format
+    message = event.message
+    assert message.subject == "Grüße ✓"
+    assert message.text.strip() == "Hällo & = + % ~"
+    assert message.html.strip() == "<p>Hällo</p>"
+    assert [a.filename for a in message.attachments] == ["résumé.pdf"]
+    assert message.attachments[0].content == bytes(range(256))
+    assert message.envelope_recipient == "support+1@example.com"
+    assert message.spam_detected is False
+    assert request.attempts[-1].verdict == "200: the mail is delivered"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_inbound_bodies_have_the_recorded_fields(sandbox: Sandbox, format: str) -> None:
+    recorded = Recorded.load(f"inbound/{format}").body
+    raw = parse_inbound(Recorded.load("inbound/raw-json").body).message.raw or b""
+    # Without the five headers that Postal puts on top.
+    raw = raw[raw.index(b"\r\nFrom:") + 2 :].replace(
+        b"raw-json@", f"{format}@".encode()
+    )
+    sandbox.receive(raw, to=f"{format}@example.test", format=format)
+    body = sandbox.requests[0].body
+    if format.endswith("form"):
+        names = [pair.partition(b"=")[0] for pair in body.split(b"&")]
+        assert names == [pair.partition(b"=")[0] for pair in recorded.split(b"&")]
+    else:
+        ours, theirs = json.loads(body), json.loads(recorded)
+        assert list(ours) == list(theirs)
+        for name in ("subject", "from", "to", "cc", "reply_to", "auto_submitted"):
+            assert ours.get(name) == theirs.get(name)
+        if "attachments" in theirs:
+            assert ours["attachments"] == theirs["attachments"]
+            assert ours["plain_body"].split() == theirs["plain_body"].split()
+
+
+def test_a_recipient_replies(sandbox: Sandbox, send: Send, inbound: list[Any]) -> None:
+    send(reply_to="ticket+5@example.com")
+    raw, to = reply_to(sandbox.messages[0], "Thanks!")
+    sandbox.receive(raw, to=to, sender="ana@example.com")
+    message = inbound[0].message
+    assert message.envelope_recipient == "ticket+5@example.com"
+    assert message.subject == "Re: Hello"
+    assert message.in_reply_to == sandbox.messages[0].message_id
+    assert message.text.startswith("Thanks!")
+    assert "> Hi" in message.text
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "verdict", "event"),
+    [
+        (200, "taken", "200: the mail is delivered", "delivered"),
+        (204, "taken", "204: the mail is delivered", "delivered"),
+        (308, "lost", "308: Postal would bounce this mail to its author", "failed"),
+        (401, "lost", "401: Postal would bounce this mail to its author", "failed"),
+        (429, "lost", "429: Postal drops this mail, and nobody is told", "failed"),
+        (503, "pending", "503: Postal comes again in 5 minutes, 18", "deferred"),
+    ],
+)
+def test_postals_verdict_on_the_apps_answer(
+    sandbox: Sandbox,
+    listen: Listen,
+    make_app: MakeApp,
+    status: int,
+    state: str,
+    verdict: str,
+    event: str,
+) -> None:
+    events = listen(server_event_received)
+    app, _ = make_app(**sandbox.settings())
+    sandbox.deliver_to(app)
+    receive = sandbox._engine.call
+
+    def call(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        if url == sandbox.inbound_url:
+            return Answer(status, "said")
+        return receive(url, body, headers)
+
+    sandbox._engine.call = call
+    request = sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
+    assert request.state == state
+    assert request.attempts[-1].verdict.startswith(verdict)
+    sandbox.advance(seconds=1)
+    assert described(events)[0] == event
+    bounced = [mail for mail in sandbox.messages if mail.bounce]
+    assert [mail.recipient for mail in bounced] == (
+        ["zoe@example.net"] if "bounce" in verdict else []
+    )
+
+
+def test_inbound_mail_is_tried_for_31_hours(sandbox: Sandbox) -> None:
+    sandbox.inbound_url = "http://127.0.0.1:9/postal/inbound/"
+    sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
+    sandbox.advance(hours=100)
+    (request,) = sandbox.requests
+    times = [attempt.timestamp for attempt in request.attempts]
+    assert len(times) == 19
+    assert 30.5 < (times[-1] - times[0]) / 3600 < 31.5
+    assert request.attempts[0].status == -2
+    assert request.attempts[-1].verdict.endswith("would bounce this mail to its author")
+    assert [mail.recipient for mail in sandbox.messages] == ["zoe@example.net"]
+
+
+def test_a_rejected_mail_bounces(
+    sandbox: Sandbox, send: Send, inbound: list[Any]
+) -> None:
+    def reject(app: Flask, **extra: Any) -> None:
+        raise RejectMail("closed")
+
+    with inbound_received.connected_to(reject):
+        request = sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
+    assert request.attempts[-1].status == 406
+    assert "bounce this mail" in request.attempts[-1].verdict
+
+
+# ---- faults of webhooks; those of the API are in test_sandbox_faults
+
+
+def test_a_dropped_event_never_comes(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    sandbox.fault("drop", times=1)
+    send()
+    send()
+    sandbox.advance(hours=1)
+    assert [r.state for r in sandbox.requests] == ["dropped", "taken"]
+    assert len(tracking) == 1
+
+
+def test_events_overtake_each_other(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    sandbox.fault("reorder", times=1)
+    send("opened@example.com")
+    sandbox.advance(minutes=1)
+    assert described(tracking) == ["opened", "delivered"]
+
+
+def test_the_secret_keeps_another_tenant_out(
+    sandbox: Sandbox, send: Send, make_app: MakeApp, tracking: list[Any]
+) -> None:
+    """Its signature is valid: it is made with the same key."""
+    sandbox.fault("foreign", times=1)
+    send()
+    sandbox.advance(seconds=1)
+    (request,) = sandbox.requests
+    assert request.attempts[0].status == 401
+    assert not tracking
+    careless, _ = make_app(**sandbox.settings() | {"POSTAL_WEBHOOK_SECRET": None})
+    sandbox.deliver_to(careless)
+    sandbox.advance(minutes=2)
+    assert len(tracking) == 1
+    assert tracking[0].sender == "billing@tenant.localhost"
+
+
+def test_a_rotated_key_is_found(
+    sandbox: Sandbox, make_app: MakeApp, tracking: list[Any]
+) -> None:
+    app, postal = make_app(**sandbox.settings())
+    sandbox.deliver_to(app)
+    sandbox.trigger("delivered")
+    sandbox.rotate_key()
+    request = sandbox.trigger("delivered")
+    assert request.attempts[0].status == 503
+    # The app asks for new keys once in 30 seconds.
+    keys: Any = postal.inbox(app)._discovered
+    keys._clock = lambda: time.monotonic() + 31
+    sandbox.advance(minutes=2)
+    assert described(tracking) == ["delivered", "delivered"]
+
+
+# ---- on demand
+
+
+def test_events_on_demand_are_about_the_last_mail(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    send("bo@example.com")
+    sent = send("ana@example.com")
+    send("cy@example.com")
+    request = sandbox.trigger("bounced", to="ana@example.com")
+    assert request.attempts[-1].verdict == "200: Postal is done with this event"
+    assert (tracking[0].event_type, tracking[0].id) == ("bounced", sent.id)
+    with pytest.raises(ValueError, match="no event 'nonsense'; there are MessageSent"):
+        sandbox.trigger("nonsense")
+
+
+def test_events_on_demand_can_say_anything(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    changes = {"payload.output": "550 5.7.1 Blocked", "payload.message.tag": "x"}
+    sandbox.trigger("failed", to="new@example.com", set=changes)
+    (event,) = tracking
+    assert event.recipient == "new@example.com"
+    assert (event.reject_reason, event.tags) == ("blocked", ["x"])
+    with pytest.raises(ValueError, match=r"nothing at 'payload\.nope\.x'"):
+        sandbox.trigger("failed", set={"payload.nope.x": 1})
+
+
+@pytest.mark.parametrize(
+    "name", ["webhooks/MessageHeld-suppressed", "inbound/raw-form"]
+)
+def test_stored_requests_are_signed_anew(
+    sandbox: Sandbox,
+    send: Send,
+    tracking: list[Any],
+    inbound: list[Any],
+    name: str,
+) -> None:
+    request = sandbox.replay(CAPTURES / f"{name}.body")
+    assert request.state == "taken"
+    assert len(tracking) + len(inbound) == 1
+
+
+def test_what_is_no_request_is_not_replayed(sandbox: Sandbox) -> None:
+    with pytest.raises(ValueError, match="neither an event nor a mail"):
+        sandbox.post(b'{"a": 1}')
+
+
+# ---- time
+
+
+def test_wait_for_moves_the_time_on(sandbox: Sandbox, send: Send) -> None:
+    send("delayed@example.com")
+    began = sandbox._engine.clock.now()
+    request = sandbox.wait_for("delivered", to="delayed@example.com")
+    assert request.event == "MessageSent"
+    assert sandbox._engine.clock.now() - began == pytest.approx(301)
+    with pytest.raises(AssertionError, match=r"no MessageBounced .* MessageSent to"):
+        sandbox.wait_for("bounced")
+
+
+def test_a_fast_clock(make_app: MakeApp, signing_key: SigningKey) -> None:
+    with Sandbox(key=signing_key, clock=Clock(speed=1000)) as sandbox:
+        app, postal = make_app(**sandbox.settings())
+        sandbox.deliver_to(app)
+        with app.app_context():
+            postal.send(Message("Hi", "delayed@b.c", body="x", sender="d@e.f"))
+        assert sandbox.wait_for("delivered").attempts[0].status == 200
+        with pytest.raises(ConfigurationError, match="passes by itself"):
+            sandbox.advance(seconds=1)
+
+
+# ---- safety
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/",
+        "https://127.0.0.1/",
+        "http://127.0.0.1.example.com/",
+        "http://127.0.0.1@example.com/",
+        "http://10.0.0.1/",
+        "ftp://localhost/",
+    ],
+)
+def test_only_loopback_is_called(sandbox: Sandbox, url: str) -> None:
+    for hook in ("tracking_url", "inbound_url"):
+        with pytest.raises(ConfigurationError, match="calls loopback only"):
+            setattr(sandbox, hook, url)
+    with pytest.raises(ConfigurationError):
+        call_url(url, b"", {})
+
+
+def test_redirects_of_webhooks_are_not_followed(sandbox: Sandbox) -> None:
+    act = answering("308 Permanent Redirect", b"", "Location: http://127.0.0.1:9/")
+    with loopback(act) as server:
+        sandbox.inbound_url = server.url
+        request = sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
+    assert request.attempts[0].status == 308
+
+
+def test_a_webhook_has_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert calls.TIMEOUT == 5
+    monkeypatch.setattr(calls, "TIMEOUT", 0.1)
+    with loopback(hang) as server:
+        assert call_url(server.url, b"{}", {}).status == -1
+
+
+def test_the_key_is_kept_to_its_owner(tmp_path: Path) -> None:
+    first = Sandbox(folder=tmp_path)
+    second = Sandbox(folder=tmp_path)
+    assert first.key.public == second.key.public
+    assert first.api_key == second.api_key
+    assert first.api_key.startswith("sandbox-")
+    file = tmp_path / "postal-sandbox.key"
+    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+    file.write_text("nonsense")
+    with pytest.raises(ConfigurationError, match="delete it"):
+        Sandbox(folder=tmp_path)
+
+
+def test_mails_outlive_the_sandbox(tmp_path: Path, signing_key: SigningKey) -> None:
+    with Sandbox(folder=tmp_path, clock=ManualClock()) as sandbox:
+        sandbox._engine.accept(
+            ["a@b.c"],
+            b"Subject: x\r\n\r\nHi",
+            sender="d@e.f",
+            subject="x",
+            message_id=None,
+            tag=None,
+        )
+    with Sandbox(folder=tmp_path, clock=ManualClock()) as again:
+        (mail,) = again.messages
+        assert mail.content.text == "Hi"
+        again.clear()
+        assert not again.messages
+
+
+def test_only_the_newest_mails_are_kept(sandbox: Sandbox) -> None:
+    for _ in range(MAX_MAILS + 3):
+        sandbox._engine.accept(
+            ["a@b.c"],
+            b"Subject: x\r\n\r\n",
+            sender=None,
+            subject="x",
+            message_id=None,
+            tag=None,
+        )
+    ids = [mail.id for mail in sandbox.messages]
+    assert ids == list(range(4, MAX_MAILS + 4))
+
+
+def test_an_unknown_format_is_named(sandbox: Sandbox) -> None:
+    with pytest.raises(ValueError, match="no format 'json'; there are raw-json"):
+        inbound_request(sandbox._engine._last_to(None), "json")
+
+
+def test_an_app_without_webhooks_is_told_so(sandbox: Sandbox) -> None:
+    with pytest.raises(ConfigurationError, match="register_blueprint"):
+        sandbox.deliver_to(Flask("x"))
+
+
+@pytest.mark.parametrize(("debug", "testing"), [(True, False), (False, True)])
+def test_production_is_warned_of_a_sandbox(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, debug: bool, testing: bool
+) -> None:
+    def make(**flags: bool) -> None:
+        app = Flask("x")
+        for name, value in flags.items():
+            setattr(app, name, value)
+        app.config.update(sandbox.settings())
+        Postal(app)
+
+    make(debug=debug, testing=testing)
+    assert "is a sandbox" not in caplog.text
+    make()
+    assert "POSTAL_API_KEY is a sandbox's" in caplog.text
