@@ -435,7 +435,7 @@ class _Handler(WSGIRequestHandler):
     def run_wsgi(self) -> None:
         try:
             super().run_wsgi()
-        except OSError:
+        except (OSError, ValueError):
             if self.connection.fileno() != -1:
                 raise
 

@@ -1,0 +1,84 @@
+"""Each fault of the sandbox, as an app that sends sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from flask_postal import APIError, Message, Postal, SendError, TransportError
+from flask_postal.sandbox import Fault, ManualClock, Sandbox, SigningKey
+from flask_postal.sandbox.faults import API_FAULTS
+
+from .conftest import MakeApp
+
+
+@pytest.fixture
+def app(make_app: MakeApp, signing_key: SigningKey) -> Iterator[tuple[Postal, Sandbox]]:
+    with Sandbox(key=signing_key, clock=ManualClock()) as sandbox:
+        app, postal = make_app(**sandbox.settings(), POSTAL_TIMEOUT=(1, 0.3))
+        with app.app_context():
+            yield postal, sandbox
+
+
+def send(postal: Postal) -> object:
+    return postal.send(Message("Hi", "a@b.c", body="x", sender="d@e.f"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "text", "maybe_sent", "stored"),
+    [
+        ("500", APIError, "Postal failed", True, 0),
+        ("502", APIError, "answered HTTP 502", True, 0),
+        ("403", APIError, "Host not allowed by this Postal", False, 0),
+        ("suspended", APIError, "ServerSuspended", False, 0),
+        ("hang", TransportError, "timed out", True, 0),
+        ("reset", TransportError, "reset", True, 0),
+        ("reset-stored", TransportError, "reset", True, 1),
+        ("truncated", TransportError, "Postal may have taken the mail", True, 1),
+    ],
+)
+def test_a_fault_of_the_api(
+    app: tuple[Postal, Sandbox],
+    fault: str,
+    error: type[SendError],
+    text: str,
+    maybe_sent: bool,
+    stored: int,
+) -> None:
+    postal, sandbox = app
+    sandbox.fault(fault, times=1)
+    with pytest.raises(error) as caught:
+        send(postal)
+    assert text in str(caught.value)
+    assert caught.value.maybe_sent is maybe_sent
+    assert len(sandbox.messages) == stored
+    # And the next mail goes.
+    assert send(postal)
+    assert len(sandbox.messages) == stored + 1
+
+
+def test_every_fault_of_the_api_is_among_these() -> None:
+    marks = test_a_fault_of_the_api.pytestmark  # type: ignore[attr-defined]
+    assert {case[0] for case in marks[0].args[1]} == {str(f) for f in API_FAULTS}
+
+
+def test_a_switch_stays_on_until_it_is_off(app: tuple[Postal, Sandbox]) -> None:
+    postal, sandbox = app
+    sandbox.fault(Fault.ERROR_500)
+    sandbox.fault("403", times=2)
+    assert sandbox.faults == {"500": None, "403": 2}
+    for _ in range(3):
+        with pytest.raises(APIError, match="HTTP 500"):
+            send(postal)
+    sandbox.clear_faults()
+    assert send(postal)
+    for wrong in ({"fault": "nope"}, {"fault": "500", "times": 0}):
+        with pytest.raises(ValueError, match=r"nope|at least 1"):
+            sandbox.fault(**wrong)
+
+
+def test_the_sandbox_needs_no_app() -> None:
+    with Sandbox(clock=ManualClock()) as sandbox:
+        assert isinstance(sandbox.app, Flask)
