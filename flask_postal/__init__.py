@@ -15,34 +15,38 @@
 
 from __future__ import annotations
 
-from .address import Address
-from .errors import (
-    APIError,
-    CancelSend,
-    ConfigurationError,
-    MessageError,
-    PayloadError,
-    PostalError,
-    RejectMail,
-    SendError,
-    SignatureError,
-    TransportError,
-    UnsupportedFeature,
-    WebhookError,
-)
-from .extension import Postal
-from .outcome import EventType, HoldReason, RejectReason
-from .sending.attachment import Attachment
-from .sending.message import Message
-from .sending.result import RecipientStatus, SendResult
-from .signals import (
-    inbound_received,
-    message_sending,
-    message_sent,
-    send_failed,
-    server_event_received,
-    tracking_received,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .address import Address
+    from .errors import (
+        APIError,
+        CancelSend,
+        ConfigurationError,
+        MessageError,
+        PayloadError,
+        PostalError,
+        RejectMail,
+        SendError,
+        SignatureError,
+        TransportError,
+        UnsupportedFeature,
+        WebhookError,
+    )
+    from .extension import Postal
+    from .outcome import EventType, HoldReason, RejectReason
+    from .sending.attachment import Attachment
+    from .sending.message import Message
+    from .sending.result import RecipientStatus, SendResult
+    from .signals import (
+        inbound_received,
+        message_sending,
+        message_sent,
+        send_failed,
+        server_event_received,
+        tracking_received,
+    )
 
 __all__ = [
     "APIError",
@@ -73,3 +77,47 @@ __all__ = [
     "server_event_received",
     "tracking_received",
 ]
+
+# Where the names are: imported when one is asked for, because the pytest plugin in this
+# package is imported in every project of its environment, and Flask takes its time.
+_HOMES = {
+    "APIError": ".errors",
+    "Address": ".address",
+    "Attachment": ".sending.attachment",
+    "CancelSend": ".errors",
+    "ConfigurationError": ".errors",
+    "EventType": ".outcome",
+    "HoldReason": ".outcome",
+    "Message": ".sending.message",
+    "MessageError": ".errors",
+    "PayloadError": ".errors",
+    "Postal": ".extension",
+    "PostalError": ".errors",
+    "RecipientStatus": ".sending.result",
+    "RejectMail": ".errors",
+    "RejectReason": ".outcome",
+    "SendError": ".errors",
+    "SendResult": ".sending.result",
+    "SignatureError": ".errors",
+    "TransportError": ".errors",
+    "UnsupportedFeature": ".errors",
+    "WebhookError": ".errors",
+    "inbound_received": ".signals",
+    "message_sending": ".signals",
+    "message_sent": ".signals",
+    "send_failed": ".signals",
+    "server_event_received": ".signals",
+    "tracking_received": ".signals",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name], __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -38,6 +38,14 @@ def check(postal: Postal, app: Flask, url: str | None = None) -> Iterator[Findin
     :param url: Where Postal reaches this app: ``https://app.example.com``.
     """
     yield from _settings(postal)
+    if postal.settings.uses_sandbox and not (app.debug or app.testing):
+        yield Finding(
+            "warning",
+            "this is a sandbox, and the app is neither debug nor testing: no mail"
+            " reaches anybody",
+            f"before you deploy set {postal.settings.prefix}API_URL and _API_KEY to"
+            " those of a Postal",
+        )
     yield from _api(postal)
     yield from _keys(postal)
     yield from _receivers(app)

@@ -1,12 +1,22 @@
-"""``flask postal``: commands for the app at hand."""
+"""``flask postal``: commands for the app at hand.
+
+What a command needs is imported when it runs: this module is imported with every app.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
+
+from .errors import PostalError
 
 if TYPE_CHECKING:
     from .extension import Postal
@@ -35,12 +45,14 @@ def check_command(name: str | None, url: str | None) -> None:
     postal = _postal(name)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     errors = 0
-    for finding in check(postal, app, url):
-        click.secho(f"{finding.level:>7}  ", fg=_COLOURS[finding.level], nl=False)
-        click.echo(finding.text)
-        if finding.cure and finding.level != "ok":
-            click.echo(f"         -> {finding.cure}")
-        errors += finding.level == "error"
+    # What is tried on the webhooks would stand among the findings as an error.
+    with _quiet("flask_postal.webhooks"):
+        for finding in check(postal, app, url):
+            click.secho(f"{finding.level:>7}  ", fg=_COLOURS[finding.level], nl=False)
+            click.echo(finding.text)
+            if finding.cure and finding.level != "ok":
+                click.echo(f"         -> {finding.cure}")
+            errors += finding.level == "error"
     if errors:
         click.echo(f"{errors} error(s)")
         raise click.exceptions.Exit(1)
@@ -66,6 +78,275 @@ def keys_command(name: str | None) -> None:
             f"there is no key; set {postal.settings.prefix}WEBHOOK_KEY to what"
             " `postal default-dkim-record` prints"
         )
+
+
+@postal_cli.command("sandbox")
+@name_option
+@click.option("--port", default=5025, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--app-url",
+    default="http://127.0.0.1:5000",
+    show_default=True,
+    help="Where this app runs; webhooks are posted there.",
+)
+@click.option(
+    "--memory", is_flag=True, help="Keep mails in memory, not in the instance folder."
+)
+@click.option("--speed", default=1.0, help="How much faster time passes.")
+@click.option("--domain", "domains", multiple=True, help="Who may send; repeatable.")
+@click.option("--no-tracking", is_flag=True, help="Leave links and HTML as they are.")
+@click.option("--fault", help="Begin with something going wrong; see `fault --help`.")
+def sandbox_command(
+    name: str | None,
+    port: int,
+    app_url: str,
+    memory: bool,  # noqa: FBT001 - click passes it by its name
+    speed: float,
+    domains: tuple[str, ...],
+    no_tracking: bool,  # noqa: FBT001
+    fault: str | None,
+) -> None:
+    """Run a Postal for development, until Ctrl-C.
+
+    It sends nothing anywhere. What becomes of a mail is decided by its recipient:
+    delayed, failed, held, bounced, opened, clicked, duplicate, lost or late @ any
+    domain; all others are delivered.
+    """
+    from .sandbox import Clock, Sandbox
+    from .sandbox.server import hook_urls
+
+    postal = _postal(name)
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    folder = None if memory else app.instance_path
+    with _explained():
+        sandbox = Sandbox(
+            port=port,
+            folder=folder,
+            clock=Clock(speed),
+            domains=domains,
+            tracking=not no_tracking,
+        )
+        if fault:
+            sandbox.fault(fault)
+        hooks: tuple[str, str] | None = None
+        if f"{postal.key}.tracking" in app.view_functions:
+            hooks = hook_urls(app, postal.key, app_url)
+            sandbox.tracking_url, sandbox.inbound_url = hooks
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("flask_postal.sandbox")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    with sandbox:
+        click.echo(
+            "A Postal for development. Put these into the app's configuration:\n"
+        )
+        for key, value in sandbox.settings(name).items():
+            if value is not None:
+                click.echo(f"    {key} = {value!r}")
+        if hooks is None:
+            click.echo("\nThis app has no webhooks; register postal.blueprint.")
+        else:
+            click.echo(f"\nEvents go to {hooks[0]},\nmail that comes in to {hooks[1]}.")
+        kept = "in memory" if folder is None else f"in {folder}"
+        click.echo(f"Mails are kept {kept}. Ctrl-C stops it.", nl=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            click.echo("stopped")
+    log.removeHandler(handler)
+
+
+@postal_cli.command("send-test")
+@name_option
+@click.argument("address")
+@click.option("--from", "sender", help="The sender; else POSTAL_DEFAULT_SENDER.")
+def send_test_command(name: str | None, address: str, sender: str | None) -> None:
+    """Send a test mail, through a real Postal or a sandbox."""
+    from .sending.message import Message
+
+    postal = _postal(name)
+    message = Message(
+        "Test of Flask-Postal",
+        address,
+        body="This mail was sent by `flask postal send-test`.\n",
+        html="<p>This mail was sent by <code>flask postal send-test</code>.</p>\n",
+        sender=sender,
+    )
+    with _explained():
+        result = postal.send(message)
+    if result.suppressed:
+        click.echo("suppressed: POSTAL_SUPPRESS_SEND is on, or the app is testing")
+    for recipient in result.recipients.values():
+        click.echo(
+            f"{postal.settings.api_url} took the mail to {recipient.address}:"
+            f" id {recipient.id}, token {recipient.token}"
+        )
+
+
+@postal_cli.command("trigger")
+@name_option
+@click.argument("event")
+@click.option("--to", help="The recipient it is about; of a mail, the envelope's.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change the body: payload.output='550 5.7.1 Blocked'. Repeatable.",
+)
+@click.option(
+    "--eml",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The mail that comes in, with the event `inbound`.",
+)
+@click.option(
+    "--from", "sender", default="zoe@example.net", help="Its envelope sender."
+)
+@click.option(
+    "--format",
+    "format_",
+    default="raw-json",
+    show_default=True,
+    help="raw-json, raw-form, hash-json or hash-form.",
+)
+def trigger_command(
+    name: str | None,
+    event: str,
+    to: str | None,
+    changes: tuple[str, ...],
+    eml: Path | None,
+    sender: str,
+    format_: str,
+) -> None:
+    """Have the sandbox post an event, or a mail, to this app.
+
+    EVENT is delivered, deferred, failed, held, bounced, opened, clicked, one of
+    Postal's own names such as DomainDNSError, or inbound.
+    """
+    from .sandbox.trigger import parse_change
+
+    postal = _postal(name)
+    if event == "inbound":
+        if eml is None:
+            raise click.UsageError("a mail that comes in needs --eml FILE")
+        from .sandbox.reading import read_mail
+
+        raw = eml.read_bytes()
+        addresses = read_mail(raw).to
+        content = {
+            "raw": raw.decode("latin-1"),
+            "to": to or (addresses[0].addr_spec if addresses else "app@example.com"),
+            "sender": sender or None,
+            "format": format_,
+        }
+        _show(_ask_sandbox(postal, "receive", content))
+        return
+    with _explained():
+        pairs = dict(parse_change(change) for change in changes)
+    _show(_ask_sandbox(postal, "trigger", {"event": event, "to": to, "set": pairs}))
+
+
+@postal_cli.command("replay")
+@name_option
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def replay_command(name: str | None, file: Path) -> None:
+    """Have the sandbox post a stored request, signed anew.
+
+    FILE holds the body of a webhook or of a mail that came in, as Postal sent it.
+    """
+    body = file.read_bytes().decode("latin-1")
+    _show(_ask_sandbox(_postal(name), "replay", {"body": body}))
+
+
+@postal_cli.command("fault")
+@name_option
+@click.argument("fault", required=False)
+@click.option(
+    "--times", type=click.IntRange(1), help="For so many calls; else for all."
+)
+@click.option("--clear", is_flag=True, help="Switch all off first.")
+def fault_command(
+    name: str | None,
+    fault: str | None,
+    times: int | None,
+    clear: bool,  # noqa: FBT001
+) -> None:
+    """Let something go wrong in the sandbox, and list what does.
+
+    FAULT befalls calls of the API: 500, 502, 403, suspended, hang, reset,
+    reset-stored, truncated; or webhooks: duplicate, drop, reorder, late, foreign.
+    """
+    content = {"fault": fault, "times": times, "clear": clear}
+    active = _ask_sandbox(_postal(name), "fault", content)
+    for one, left in active.items():
+        click.echo(
+            f"{one}: {'until it is cleared' if left is None else f'{left} times'}"
+        )
+    if not active:
+        click.echo("nothing goes wrong")
+
+
+def _show(made: Mapping[str, Any]) -> None:
+    """Tell how the app answered; the exit code is 1 if Postal is not content."""
+    click.echo(f"{made['event']} to {made['url'] or 'nowhere'}")
+    if made["answer"]:
+        click.echo(f"  answer: {made['answer'].strip()}")
+    click.echo(f"  {made['verdict']}")
+    if made["state"] != "taken":
+        raise click.exceptions.Exit(1)
+
+
+def _ask_sandbox(
+    postal: Postal, path: str, content: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Call the sandbox that the app sends to."""
+    import requests
+
+    settings = postal.settings
+    if not (settings.uses_sandbox and settings.api_is_loopback):
+        raise click.ClickException(
+            f"{settings.prefix}API_URL and _API_KEY are not a sandbox's; run"
+            " `flask postal sandbox` and use the settings that it prints"
+        )
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy between us and loopback
+        try:
+            response = session.post(
+                f"{settings.api_url}/sandbox/{path}",
+                json=content,
+                headers={"X-Server-API-Key": str(settings.api_key)},
+                timeout=30,
+            )
+            answer = response.json()
+        except requests.RequestException:
+            raise click.ClickException(
+                f"no sandbox answers at {settings.api_url}; run `flask postal sandbox`"
+            ) from None
+    if not response.ok:
+        raise click.ClickException(str(answer.get("error")))
+    return answer  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence a logger."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Show an error of ours as one line."""
+    try:
+        yield
+    except (PostalError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _postal(name: str | None) -> Postal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from .webhooks.inbox import Inbox
 
 __all__ = ["Connection", "Postal"]
-
-_log = logging.getLogger("flask_postal")
 
 
 class _Server:
@@ -87,22 +84,39 @@ class Postal:
                 f"this app already has a Postal under the name {self.key!r}; give the"
                 " second one a name: Postal(name=...)"
             )
-        settings = Settings.from_config(app.config, f"{self.key.upper()}_")
-        # Read when a mail is sent; a value that can't be read is better known now.
-        read_flag(app.config, f"{settings.prefix}SUPPRESS_SEND", default=False)
-        server = _Server(settings, Mailer(self, settings))
-        if settings.uses_sandbox and not (app.debug or app.testing):
-            _log.warning(
-                "%sAPI_KEY is a sandbox's, and this app is neither debug nor testing:"
-                " no mail will reach anybody",
-                settings.prefix,
-            )
-        if settings.webhook_key is not None or settings.dedupe_cache != "memory":
-            server.webhooks()  # so that a bad value is known now
+        server = self._configured(app)
         if "postal" not in app.cli.commands:
             app.cli.add_command(postal_cli)
         app.extensions[self.key] = self
         self._servers[app] = server
+
+    def _configured(self, app: Flask) -> _Server:
+        settings = Settings.from_config(app.config, f"{self.key.upper()}_")
+        # Read when a mail is sent; a value that can't be read is better known now.
+        read_flag(app.config, f"{settings.prefix}SUPPRESS_SEND", default=False)
+        server = _Server(settings, Mailer(self, settings))
+        if settings.webhook_key is not None or settings.dedupe_cache != "memory":
+            server.webhooks()  # so that a bad value is known now
+        return server
+
+    @contextmanager
+    def reconfigured(self, app: Flask, **settings: Any) -> Iterator[None]:
+        """Give an app's Postal other settings for a while; for tests.
+
+        :param settings: ``POSTAL_*`` -> value. ``None`` counts as unset.
+        :raises ConfigurationError: for a setting that can't be used.
+        """
+        before = self._of(app)
+        kept = {name: app.config[name] for name in settings if name in app.config}
+        app.config.update(settings)
+        try:
+            self._servers[app] = self._configured(app)
+            yield
+        finally:
+            self._servers[app] = before
+            for name in settings:
+                app.config.pop(name, None)
+            app.config.update(kept)
 
     # ---- mail out
 

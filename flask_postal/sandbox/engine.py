@@ -7,6 +7,7 @@ Nothing here listens or waits. :meth:`Engine.run` does what is due by a time;
 from __future__ import annotations
 
 import base64
+import logging
 import random
 import secrets
 import string
@@ -25,10 +26,12 @@ from .reading import read_mail
 from .store import Attempt, Job, Mail, Store, WebhookRequest
 from .tracked import insert_tracking
 from .traffic import SigningKey, message_payload, serialize, webhook, webhook_body
-from .trigger import KINDS, SERVER, SERVER_EVENTS, server_payload, set_path
+from .trigger import EVENTS, KINDS, SERVER, SERVER_EVENTS, server_payload, set_path
 from .verdicts import judge_inbound, judge_tracking
 
 __all__ = ["SERVER_TOKEN", "Engine"]
+
+_log = logging.getLogger("flask_postal.sandbox")
 
 #: What stands for the mail server in tracked links and return paths.
 SERVER_TOKEN = "sndbox"  # noqa: S105
@@ -111,6 +114,7 @@ class Engine:
                 bounce_for_id=bounce_for_id,
             )
             mails.append(mail)
+            _log.info("mail %d to %s: %a", mail.id, ascii(recipient), subject)
             for step in fate_of(recipient).steps:
                 self._plan(now + step.after, "step", mail=mail.id, kind=step.kind)
         self._changed()
@@ -173,9 +177,8 @@ class Engine:
             mail = self._last_to(to)
             payload = self.note(mail, kinds[event])
         else:
-            raise ValueError(
-                f"no event {event!r}; there are {', '.join([*kinds, *SERVER_EVENTS])}"
-            )
+            known = ", ".join([*EVENTS, *kinds, *SERVER_EVENTS])
+            raise ValueError(f"no event {event!r}; there are {known}")
         body = webhook_body(event, payload, now)
         for path, value in changes.items():
             set_path(body, path, value)
@@ -407,6 +410,12 @@ class Engine:
             self.clock.now(), shown, answer.status, answer.text, verdict.text
         )
         self.store.add_attempt(request.id, verdict.state, attempt)
+        _log.info(
+            "%s%s -> %s",
+            request.event,
+            f" to {request.recipient!a}" if request.recipient else "",
+            verdict.text,
+        )
         if verdict.again_in is not None and url is not None:
             due = self.clock.now() + verdict.again_in
             self._plan(due, "post", request=request.id)

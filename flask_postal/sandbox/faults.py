@@ -52,6 +52,8 @@ class Faults:
         """
         if times is not None and times < 1:
             raise ValueError("times must be at least 1")
+        if fault not in list(Fault):
+            raise ValueError(f"no fault {fault!r}; there are {', '.join(Fault)}")
         with self._lock:
             self._left[Fault(fault)] = times
 

@@ -18,7 +18,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from ..errors import ConfigurationError
 from ..settings import SANDBOX_KEY
 from .api import create_app
-from .calls import call_app, check_target
+from .calls import Target, call_app, check_target
 from .clock import Clock, ManualClock
 from .control import add_control
 from .engine import Engine
@@ -77,6 +77,7 @@ class Sandbox:
             folder = Path(folder)
             folder.mkdir(parents=True, exist_ok=True)
             database = folder / "postal-sandbox.sqlite"
+            database.touch(mode=0o600)
             key = key or SigningKey.load(folder / "postal-sandbox.key")
         self._store = Store(database)
         #: The value for ``POSTAL_API_KEY``.
@@ -166,6 +167,10 @@ class Sandbox:
         urls = hook_urls(app, postal_key, "http://127.0.0.1:5000")
         self.tracking_url, self.inbound_url = urls
         self._engine.call = partial(call_app, app)
+
+    def call_with(self, target: Target) -> None:
+        """Hand webhooks to a function in place of posting them."""
+        self._engine.call = target
 
     # ---- running
 

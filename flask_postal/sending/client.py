@@ -78,8 +78,8 @@ class Client:
                 key = f"{settings.prefix}{name}"
                 raise ConfigurationError(
                     f"{key} was not set when init_app was called, so no mail can be"
-                    " sent; set it before, to your Postal's or with"
-                    " app.config.update(sandbox.settings())",
+                    " sent; set it before, to your Postal's or to what"
+                    " `flask postal sandbox` prints",
                     key=key,
                 )
         self._headers = {

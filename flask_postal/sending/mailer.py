@@ -76,6 +76,7 @@ class Mailer:
         self._client = Client(settings)
         self._defaults = _defaults(settings)
         self._made_up_ids = itertools.count(1)
+        self._warns_of_sandbox = settings.uses_sandbox
 
     def send(self, app: Flask, message: Message) -> SendResult:
         """Send a message; see :meth:`.Postal.send`."""
@@ -90,6 +91,8 @@ class Mailer:
 
     def ready(self, app: Flask, message: Message) -> Ready:
         """Do all that needs the app: complete, announce and prepare a message."""
+        if self._warns_of_sandbox:
+            self._warn_of_sandbox(app)
         try:
             message = self.complete(app, message)
             if message_sending.receivers:
@@ -162,6 +165,16 @@ class Mailer:
 
     def _ask(self, endpoint: str, query: Mapping[str, Any]) -> Any:
         return self._client.call(endpoint, Body(json.dumps(query).encode()))
+
+    def _warn_of_sandbox(self, app: Flask) -> None:
+        """Warn, once, that mail of an app in production goes nowhere."""
+        self._warns_of_sandbox = False
+        if not (app.debug or app.testing):
+            _log.warning(
+                "%sAPI_KEY is a sandbox's, and this app is neither debug nor testing:"
+                " no mail reaches anybody",
+                self._settings.prefix,
+            )
 
     def _suppressed(self, app: Flask) -> bool:
         key = f"{self._settings.prefix}SUPPRESS_SEND"
