@@ -392,6 +392,23 @@ def test_inbound_mail_is_tried_for_31_hours(sandbox: Sandbox) -> None:
     assert [mail.recipient for mail in sandbox.messages] == ["zoe@example.net"]
 
 
+def test_a_receiver_that_fails_gets_the_mail_again(
+    sandbox: Sandbox, send: Send, inbound: list[Any]
+) -> None:
+    failures = [RuntimeError("the first time")]
+
+    def fail(app: Flask, **extra: Any) -> None:
+        if failures:
+            raise failures.pop()
+
+    with inbound_received.connected_to(fail):
+        request = sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
+        assert (request.attempts[0].status, request.state) == (500, "pending")
+        sandbox.advance(minutes=5)
+    assert sandbox.requests[0].state == "taken"
+    assert len(inbound) == 1  # the other receiver had done its work
+
+
 def test_a_rejected_mail_bounces(
     sandbox: Sandbox, send: Send, inbound: list[Any]
 ) -> None:

@@ -22,8 +22,6 @@ from flask_postal import (
 from flask_postal.sandbox import Sandbox, compose_mail, reply_to
 from flask_postal.testing import WebhookClient, outbox, sandboxed
 
-pytest_plugins = ["pytester"]
-
 
 @pytest.fixture
 def app() -> Flask:

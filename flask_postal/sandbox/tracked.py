@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from email import message_from_bytes
+from email.charset import QP, Charset
 from email.message import Message
 from email.policy import compat32
 
 __all__ = ["insert_tracking"]
 
+_READABLE = Charset("utf-8")
+_READABLE.body_encoding = QP
 _HREF = re.compile(r"(<a\b[^>]*?\bhref=)([\"'])(https?://.+?)\2", re.IGNORECASE)
 _PLAIN = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
 _BODY_END = re.compile(r"</body\s*>", re.IGNORECASE)
@@ -65,7 +68,7 @@ def _parse(part: Message, link: Callable[[str], str], pixel: str) -> bool:
     del part["Content-Transfer-Encoding"]
     if "charset" in str(part.get("Content-Type", "")).lower():
         part.set_param("charset", "UTF-8")
-    part.set_payload(new, "utf-8")
+    part.set_payload(new, _READABLE)
     return True
 
 
