@@ -5,6 +5,7 @@ What a command needs is imported when it runs: this module is imported with ever
 
 from __future__ import annotations
 
+import base64
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -129,7 +130,7 @@ def sandbox_command(
         if fault:
             sandbox.fault(fault)
         hooks: tuple[str, str] | None = None
-        if f"{postal.key}.tracking" in app.view_functions:
+        if any(f".{n}".endswith(f".{postal.key}.tracking") for n in app.view_functions):
             hooks = hook_urls(app, postal.key, app_url)
             sandbox.tracking_url, sandbox.inbound_url = hooks
     handler = logging.StreamHandler()
@@ -235,7 +236,7 @@ def trigger_command(
         raw = eml.read_bytes()
         addresses = read_mail(raw).to
         content = {
-            "raw": raw.decode("latin-1"),
+            "raw": base64.b64encode(raw).decode(),
             "to": to or (addresses[0].addr_spec if addresses else "app@example.com"),
             "sender": sender or None,
             "format": format_,
@@ -255,7 +256,7 @@ def replay_command(name: str | None, file: Path) -> None:
 
     FILE holds the body of a webhook or of a mail that came in, as Postal sent it.
     """
-    body = file.read_bytes().decode("latin-1")
+    body = base64.b64encode(file.read_bytes()).decode()
     _show(_ask_sandbox(_postal(name), "replay", {"body": body}))
 
 
@@ -318,14 +319,15 @@ def _ask_sandbox(
                 headers={"X-Server-API-Key": str(settings.api_key)},
                 timeout=30,
             )
-            answer = response.json()
+            answer = response.json() if response.content else {}
         except requests.RequestException:
             raise click.ClickException(
                 f"no sandbox answers at {settings.api_url}; run `flask postal sandbox`"
             ) from None
     if not response.ok:
-        raise click.ClickException(str(answer.get("error")))
-    return answer  # type: ignore[no-any-return]
+        said = answer.get("error") or f"HTTP {response.status_code}"
+        raise click.ClickException(f"the sandbox refused: {said}")
+    return answer
 
 
 @contextmanager

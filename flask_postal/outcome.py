@@ -81,7 +81,7 @@ _HOLD_WORDS = (
 )
 
 _SMTP_REPLY = re.compile(r"\s*([245]\d\d)(?:[ -]+([245]\.\d{1,3}\.\d{1,3})(?!\S))?")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/\s?#]*)([^\s?]*)(\?\S*)?")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^ \t\r\n?]*)(\?\S*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ def redact(text: str) -> str:
 def redact_all(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of Postal's dict, its ``details`` and ``output`` redacted, all else
     as it was."""
-    return {key: _redact_value(key, value, 20) for key, value in content.items()}
+    return {key: _redact_value(key, value, 200) for key, value in content.items()}
 
 
 def _redact_value(key: str, value: Any, depth: int) -> Any:
@@ -160,12 +160,15 @@ def _redact_value(key: str, value: Any, depth: int) -> Any:
         return {k: _redact_value(k, v, depth - 1) for k, v in value.items()}
     if depth and isinstance(value, list):
         return [_redact_value(key, item, depth - 1) for item in value]
-    return value
+    return None if isinstance(value, (dict, list)) else value
 
 
 def _redacted(match: re.Match[str]) -> str:
-    scheme, authority, path, query = match.groups()
-    _, at, host = authority.rpartition("@")
+    scheme, address, query = match.groups()
+    # The last @: a password may hold one, and a slash, though it should not.
+    _, at, rest = address.rpartition("@")
+    host = re.split("[/#]", rest, maxsplit=1)[0]
+    path = rest[len(host) :]
     _, colon, port = host.partition(":")
     # No port is longer than five digits.
     if not at and colon and not (port.isdigit() and len(port) <= 5):

@@ -170,6 +170,10 @@ def test_reject_reasons(details: str, output: str, reason: str) -> None:
         ("from http://u:1234567", "from http://***"),
         ("from http://x.test:8080/a", "from http://x.test:8080/a"),
         ("two http://a:{p}@b/ http://c:{p}@d/", "two http://***@b/ http://***@d/"),
+        ("at https://u:12345/{p}@x.test/a", "at https://***@x.test/a"),
+        ("at https://u:x#{p}@x.test/a", "at https://***@x.test/a"),
+        ("at https://u:x\xa0{p}@x.test", "at https://***@x.test"),
+        ("at https://x.test/in?who={p}@y", "at https://x.test/in?***"),
         ("no url", "no url"),
     ],
 )
@@ -178,6 +182,17 @@ def test_passwords_of_urls_are_redacted_everywhere(text: str, redacted: str) -> 
     event = parse_tracking(body(details=text, output=text, deep=[{"details": text}]))
     assert (event.description, event.mta_response) == (redacted, redacted)
     assert PASSWORD not in repr(event) + str(event.esp_event)
+
+
+@pytest.mark.parametrize("colon", ["\\u003a", "\\u003A", ":"])
+@pytest.mark.parametrize("slash", ["\\u002f", "\\/", "/"])
+def test_a_password_can_not_hide_behind_escapes(colon: str, slash: str) -> None:
+    url = f"https{colon}{slash}{slash}u:{PASSWORD}@x.test"
+    nested = '{"details":"' + url + '"}'
+    for _ in range(25):
+        nested = '{"a":' + nested + "}"
+    text = '{"event":"MessageSent","uuid":"u","payload":{"x":' + nested + "}}"
+    assert PASSWORD not in str(parse_tracking(text.encode()).esp_event)
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:

@@ -531,3 +531,68 @@ def test_base64_in_lines_of_any_length_is_read() -> None:
     lines += [odd[at : at + 76] for at in range(0, len(odd), 76)]
     escaped = "".join(f"{line}\\n" for line in lines).encode()
     assert EncodedMail(text=memoryview(escaped)).all() == raw
+
+
+def body_of(raw: bytes, spoil: Any = None) -> bytes:
+    """A body as Postal writes it, with its 40th line spoiled."""
+    text = base64.b64encode(raw).decode()
+    lines = [text[at : at + 60] for at in range(0, len(text), 60)]
+    if spoil is not None:
+        lines[40] = spoil(lines[40])
+    message = "".join(f"{line}\\n" for line in lines)
+    return (
+        '{"id":5,"rcpt_to":"a@b.c","mail_from":null,"message":"' + message + '",'
+        f'"base64":true,"size":{len(raw)}}}'
+    ).encode()
+
+
+LONG_MAIL = b"Subject: hi\r\n\r\n" + b"x" * 9000
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda line: line[:30] + "!!!!" + line[30:-4],
+        lambda line: line[:30] + "==" + line[32:],
+        lambda line: line[:30] + "\\q" + line[32:],
+        lambda line: line[:30] + "\x01" + line[31:],
+    ],
+)
+def test_broken_base64_is_told_and_what_there_is_is_read(spoil: Any) -> None:
+    message = parse_inbound(body_of(LONG_MAIL, spoil)).message
+    assert message.subject == "hi"
+    assert (message.text or "").startswith("xxx")
+    assert "message: its base64 is damaged" in message.defects
+
+
+def test_lines_of_another_length_lose_no_headers() -> None:
+    body = body_of(LONG_MAIL, lambda line: line[:29] + "\\n" + line[29:])
+    message = parse_inbound(body).message
+    assert (message.subject, message.defects) == ("hi", [])
+    assert message.raw == LONG_MAIL
+
+
+def test_a_second_message_in_disguise_is_seen() -> None:
+    body = body_of(LONG_MAIL)[:-1] + b',"m\\u0065ssage":""}'
+    assert parse_inbound(body).message.raw == b""
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"Content-Type: text/plain" + b";" * 1_000_000 + b"\r\n\r\nx",
+        b"Content-Type: multipart/mixed" + b"; a=b" * 200_000 + b"\r\n\r\nx",
+        b"Subject: " + b"=?u?q?a?= " * 200_000 + b"\r\n\r\nx",
+        b"".join(
+            b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n)
+            for n in range(90)
+        )
+        + b"x\n" * 2_000_000,
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n" * 1_000_000,
+    ],
+    ids=["parameters", "multipart", "words", "nesting", "boundaries"],
+)
+def test_a_weapon_takes_no_longer_than_a_mail(raw: bytes) -> None:
+    began = time.process_time()
+    everything(mail(raw))
+    assert time.process_time() - began < 5

@@ -214,6 +214,7 @@ def test_what_postal_fails_at_is_an_error_500(
         (["a@b.c, d@e.f"], ["a@b.c, d@e.f"]),
         (['"a(b)c"@x.org'], ['"ac"@x.org']),
         (["not an address"], ["not an address"]),
+        ("a@b.c,,", ["a@b.c"]),
     ],
 )
 def test_recipients_are_read_as_carelessly_as_by_postal(
@@ -222,6 +223,49 @@ def test_recipients_are_read_as_carelessly_as_by_postal(
     recorded = api_capture("ok-basic")
     recorded["request"]["body"]["to"] = to
     assert list(replay(postal, recorded).json()["data"]["messages"]) == recipients
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        b"From: a@example.test\nSubject: x\n\nonly line feeds",
+        b"From: a@example.test\r\nSubject: caf\xe9\r\n\r\nx",
+    ],
+)
+def test_a_raw_mail_postal_fails_at_is_an_error_500(
+    postal: Sandbox, mail: bytes
+) -> None:
+    recorded = api_capture("raw-basic")
+    recorded["request"]["body"]["data"] = base64.b64encode(mail).decode()
+    assert replay(postal, recorded).status_code == 500
+    assert postal.messages == []
+
+
+@pytest.mark.parametrize("name", ["Date", "date"])
+def test_a_date_is_honoured(postal: Sandbox, name: str) -> None:
+    recorded = api_capture("ok-basic")
+    date = "Sat, 01 Jan 2000 00:00:00 +0000"
+    recorded["request"]["body"]["headers"] = {name: date, "Message-ID": "<x@y>"}
+    replay(postal, recorded)
+    headers = postal.messages[0].content.headers
+    assert [value for name, value in headers if name == "Date"] == [date]
+    assert len([1 for name, _ in headers if name == "Message-ID"]) == 1
+
+
+@pytest.mark.parametrize("value", [5, True, "x", ["x"], {"x": 1}, "\ud800", None])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("to", "cc", "from", "sender", "subject", "reply_to", "plain_body", "bounce"),
+        *("html_body", "tag", "headers", "attachments", "rcpt_to", "mail_from", "data"),
+    ],
+)
+def test_no_type_of_a_field_breaks_it(postal: Sandbox, field: str, value: Any) -> None:
+    name = "raw-basic" if field in ("rcpt_to", "mail_from", "data") else "ok-basic"
+    recorded = api_capture(name)
+    recorded["request"]["body"][field] = value
+    assert replay(postal, recorded).status_code in (200, 500)
+    postal.advance(seconds=1)
 
 
 def test_another_media_type_hides_the_body(postal: Sandbox) -> None:

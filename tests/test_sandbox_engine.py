@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from flask_postal import (
     RejectMail,
     inbound_received,
     server_event_received,
+    tracking_received,
 )
 from flask_postal.sandbox import (
     Clock,
@@ -549,7 +552,190 @@ def test_a_fast_clock(make_app: MakeApp, signing_key: SigningKey) -> None:
             sandbox.advance(seconds=1)
 
 
+def test_a_second_wait_is_for_the_next_event(sandbox: Sandbox, send: Send) -> None:
+    first = send()
+    one = sandbox.wait_for("delivered", to="ana@example.com")
+    second = send()
+    two = sandbox.wait_for("delivered", to="ana@example.com")
+    ids = [request.payload["message"]["id"] for request in (one, two)]
+    assert ids == [first.id, second.id]
+
+
+def test_a_wait_ends_even_if_mails_beget_mails(sandbox: Sandbox, send: Send) -> None:
+    def again(app: Flask, **extra: Any) -> None:
+        send()
+
+    send()
+    with (
+        tracking_received.connected_to(again),
+        pytest.raises(AssertionError, match="no MessageBounced has come"),
+    ):
+        sandbox.wait_for("bounced", timeout=0.3)
+
+
+def test_a_receiver_may_move_the_time_on(
+    sandbox: Sandbox, send: Send, tracking: list[Any]
+) -> None:
+    def move(app: Flask, **extra: Any) -> None:
+        sandbox.advance(seconds=10)
+
+    send("opened@example.com")
+    with tracking_received.connected_to(move):
+        sandbox.advance(seconds=1)
+    assert sorted(described(tracking)) == ["delivered", "opened"]
+
+
+def test_odd_events_stop_nothing(sandbox: Sandbox, send: Send) -> None:
+    for body in (b'{"event":"x"}', b'{"event":"x","payload":[{}]}'):
+        assert sandbox.post(body).recipient is None
+    sandbox.trigger("delivered", set={"payload": 1})
+    send()
+    assert sandbox.wait_for("delivered", to="ana@example.com").state == "taken"
+
+
+# ---- what goes wrong
+
+
+def test_a_target_that_raises_gives_no_answer(sandbox: Sandbox, send: Send) -> None:
+    deliver, failures = sandbox._engine.call, [RuntimeError("the first time")]
+
+    def call(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        if failures:
+            raise failures.pop()
+        return deliver(url, body, headers)
+
+    sandbox.call_with(call)
+    send()
+    sandbox.advance(minutes=3)
+    (request,) = sandbox.requests
+    assert [a.status for a in request.attempts] == [-2, 200]
+
+
+def test_what_was_being_done_is_done_after_a_crash(
+    tmp_path: Path, signing_key: SigningKey
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        raise Killed
+
+    def open_it() -> Sandbox:
+        return Sandbox(
+            folder=tmp_path,
+            key=signing_key,
+            clock=ManualClock(),
+            tracking=False,
+            tracking_url="http://127.0.0.1:9/",
+        )
+
+    sandbox = open_it()
+    sandbox.call_with(die)
+    about = {"sender": None, "subject": "x", "message_id": None, "tag": None}
+    sandbox._engine.accept(["a@b.c"], b"Subject: x\r\n\r\n", **about)  # type: ignore[arg-type]
+    with pytest.raises(Killed):
+        sandbox.advance(seconds=1)
+    again = open_it()
+    again.call_with(lambda url, body, headers: Answer(200, ""))
+    again.advance(seconds=5)
+    assert [request.state for request in again.requests] == ["taken"]
+
+
+def test_retries_go_where_the_event_was_to_go(sandbox: Sandbox) -> None:
+    """And mails to where they would go today, as with a real Postal."""
+    called: list[str] = []
+
+    def call(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        called.append(url.rpartition("/")[2])
+        return Answer(500, "")
+
+    sandbox.call_with(call)
+    sandbox.tracking_url = "http://127.0.0.1:9/old"
+    sandbox.trigger("delivered")
+    sandbox.tracking_url = None
+    sandbox.inbound_url = "http://127.0.0.1:9/yesterday"
+    sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
+    sandbox.inbound_url = "http://127.0.0.1:9/today"
+    sandbox.advance(minutes=5)
+    assert called == ["old", "yesterday", "old", "today", "old"]
+
+
+def test_a_mail_nobody_can_parse_is_delivered(sandbox: Sandbox) -> None:
+    deep = b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n)
+        for n in range(1500)
+    )
+    about = {"sender": None, "subject": "x", "message_id": None, "tag": None}
+    sandbox._engine.accept(["a@b.c"], b"Subject: x\r\n" + deep, **about)  # type: ignore[arg-type]
+    sandbox.advance(seconds=1)
+    assert sandbox.messages[0].status == "Sent"
+
+
+@pytest.mark.parametrize("link", ["https://[bad", "https://x:99999/"])
+def test_a_link_that_leads_nowhere_is_no_crash(
+    sandbox: Sandbox, send: Send, link: str
+) -> None:
+    send(html=f"<a href='{link}'>x</a>")
+    sandbox.advance(seconds=1)
+    html = described_mail(sandbox)["html_body"]
+    url = html.partition("href='")[2].partition("'")[0]
+    assert requests.get(url, allow_redirects=False, timeout=5).status_code in (307, 404)
+
+
+def test_a_slow_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The five seconds are for the whole exchange."""
+    monkeypatch.setattr(calls, "TIMEOUT", 0.4)
+
+    def drip(exchange: Exchange) -> bool:
+        exchange.read_body()
+        exchange.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        for _ in range(9):
+            time.sleep(0.2)
+            with contextlib.suppress(OSError):
+                exchange.connection.sendall(b"x")
+        return False
+
+    with loopback(drip) as server:
+        began = time.monotonic()
+        assert call_url(server.url, b"{}", {}).status == -1
+        assert time.monotonic() - began < 1
+
+
+def test_stop_leaves_what_is_due_for_later(signing_key: SigningKey) -> None:
+    started = threading.Event()
+
+    def slow(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        started.set()
+        time.sleep(0.3)
+        return Answer(200, "")
+
+    with Sandbox(key=signing_key, clock=Clock(speed=1000)) as sandbox:
+        sandbox.call_with(slow)
+        sandbox.tracking_url = "http://127.0.0.1:9/"
+        about = {"sender": None, "subject": "x", "message_id": None, "tag": None}
+        sandbox._engine.accept(["a@b.c"] * 20, b"Subject: x\r\n\r\n", **about)  # type: ignore[arg-type]
+        assert started.wait(10)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+
+
 # ---- safety
+
+
+def test_a_taken_port_is_explained(sandbox: Sandbox) -> None:
+    port = int(sandbox.url.rpartition(":")[2])
+    with pytest.raises(ConfigurationError, match=f"can't listen on port {port}"):
+        Sandbox(port=port, key=sandbox.key).start()
+
+
+def test_a_mail_that_comes_in_is_not_too_large(sandbox: Sandbox) -> None:
+    with pytest.raises(ValueError, match="bytes; 26,214,400 may be"):
+        sandbox.receive(b"x" * 27_000_000, to="a@b.c")
+
+
+def test_a_rotated_key_is_kept(tmp_path: Path) -> None:
+    rotated = Sandbox(folder=tmp_path).rotate_key()
+    assert Sandbox(folder=tmp_path).key.public == rotated.public
 
 
 @pytest.mark.parametrize(

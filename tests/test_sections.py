@@ -124,6 +124,7 @@ UNUSUAL = [
     multipart(multipart(b"\r\ninner", boundary=b"b1")),  # begins like the outer one
     multipart(b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\ny"),
     multipart(b"\r\na").replace(b"mixed", b"digest"),
+    multipart(b"\r\na", boundary=b'"a\r\n b"').replace(b'--"a\r\n b"', b"--a\r\n b"),
 ]
 
 

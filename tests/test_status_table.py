@@ -528,6 +528,39 @@ def test_an_after_request_function_can_not_change_our_status(
     assert app.test_client().get("/nothing").status_code == 302
 
 
+def forget(response: Response) -> Any:
+    return None
+
+
+def say(response: Response) -> Any:
+    return "sorry"
+
+
+def rename(response: Response) -> Response:
+    response.status = "200 Whatever"
+    return response
+
+
+def rewrite(response: Response) -> Response:
+    response.get_app_iter = lambda environ: [b"rewritten"]  # type: ignore[method-assign]
+    return response
+
+
+@BOTH
+@pytest.mark.parametrize("after", [forget, say, rename, rewrite])
+def test_what_an_after_request_function_leaves_behind_is_not_sent(
+    tracking: list[Any],
+    inbound: list[Any],
+    recorded: Recorded,
+    column: int,
+    after: Callable[[Response], Response],
+) -> None:
+    app, _ = hostile("")
+    app.after_request(after)
+    answer = post(app, recorded)
+    assert (answer.status, answer.data) == ("200 OK", b"ok")
+
+
 def test_a_form_that_the_app_has_read_before_us_is_named_in_the_log(
     inbound: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:

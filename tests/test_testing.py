@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Blueprint, Flask
 
 from flask_postal import (
     APIError,
@@ -186,6 +186,21 @@ def test_an_app_that_only_sends_needs_no_webhooks() -> None:
         postal.send(Message("Hi", "a@b.c", body="x", sender="d@e.f"))
         sandbox.advance(minutes=1)
         assert sandbox.messages[0].status == "Sent"
+
+
+def test_a_blueprint_in_another_one_is_found(tracking: list[Any]) -> None:
+    app = Flask("nested")
+    app.config["TRUSTED_HOSTS"] = ["app.example.com"]
+    postal = Postal(app)
+    outer = Blueprint("outer", __name__, url_prefix="/outer")
+    outer.register_blueprint(postal.blueprint)
+    app.register_blueprint(outer)
+    with sandboxed(app) as sandbox, app.app_context():
+        postal.send(Message("Hi", "a@b.c", body="x", sender="d@e.f"))
+        assert sandbox.wait_for("delivered").attempts[0].status == 200
+    with WebhookClient(app) as client:
+        assert client.tracking("delivered").status_code == 200
+    assert len(tracking) == 2
 
 
 def test_the_plugin_is_light() -> None:

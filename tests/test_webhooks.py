@@ -131,7 +131,13 @@ def test_a_wrong_sha256_signature_is_not_rescued_by_a_good_sha1_one(
 
 @pytest.mark.parametrize(
     ("signature", "status"),
-    [("", 403), ("no base64!", 403), (SENT.headers[SHA256] + "\n", 403)],
+    [
+        ("", 403),
+        ("no base64!", 403),
+        (SENT.headers[SHA256] + "\n", 403),
+        (SENT.headers[SHA256] + "====", 403),
+        (SENT.headers[SHA256].replace("g==", "h=="), 403),  # bits left over
+    ],
     ids=["empty", "characters", "lax"],
 )
 def test_a_malformed_signature_is_refused(

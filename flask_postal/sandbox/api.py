@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, Response, redirect, request
+from werkzeug.urls import iri_to_uri
 
 from .compose import compose
-from .engine import SERVER_TOKEN, Engine
+from .engine import MAX_MAIL, SERVER_TOKEN, Engine
 from .faults import Fault
 from .reading import read_mail
 from .store import Mail
@@ -29,8 +30,6 @@ __all__ = ["create_app"]
 
 #: Addresses in each of to, cc and bcc.
 MAX_ADDRESSES = 50
-#: Bytes of a mail.
-MAX_MAIL = 25 * 1024 * 1024
 #: Characters that Postal's database has room for.
 MAX_TEXT = 255
 #: Seconds for which a call hangs that is to hang.
@@ -102,7 +101,8 @@ def create_app(
                 status, data = "success", answer(content)
             except _RefusedError as refusal:
                 status, data = refusal.status, refusal.data
-            except _FailedError:
+            except (_FailedError, TypeError, AttributeError, ValueError):
+                # As Postal does with values of types that it has not thought of.
                 return _page(500)
             took = round(time.monotonic() - began, 3)
             body = serialize(
@@ -146,10 +146,14 @@ def create_app(
     def click(token: str) -> Any:
         link = engine.store.link(token)
         mail = engine.store.mail(link[0]) if link else None
-        if link is None or mail is None:
+        try:
+            target = iri_to_uri(link[1]) if link else ""
+        except ValueError:
+            target = ""
+        if link is None or mail is None or not target:
             return Response("Invalid link", 404, mimetype="text/plain")
         engine.happen(mail, "Clicked", url=link[1], **_visitor())
-        return redirect(link[1], 307)
+        return redirect(target, 307)
 
     for status in (400, 404, 405, 413, 500):
         app.register_error_handler(status, partial(_error_page, status))
@@ -311,6 +315,9 @@ def _send_raw(
         raw = _small(base64.b64decode(str(content["data"])))
     except (binascii.Error, ValueError):
         raw = b""
+    head, separator, _ = raw.partition(b"\r\n\r\n")
+    if not separator or not _is_utf8(head):
+        raise _FailedError
     message = read_mail(raw)
     if message.from_email is None or not _may_send(
         message.from_email.addr_spec, allowed
@@ -362,7 +369,9 @@ def _list(value: Any) -> list[str]:
     """Read addresses; a string is split at every comma, even inside quotes."""
     if value is None:
         return []
-    items = value.split(",") if isinstance(value, str) else value
+    items = value.rstrip(",").split(",") if isinstance(value, str) else value
+    if items == [""] and isinstance(value, str):
+        return []
     if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
         raise _FailedError
     return items
@@ -374,6 +383,14 @@ def _bare(address: Any) -> str:
         raise _FailedError
     text = re.sub(r"(?s).*<", "", address)
     return re.sub(r"\(.+?\)", "", re.sub(r"(?s)>.*", "", text)).strip()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _blank(value: Any) -> bool:

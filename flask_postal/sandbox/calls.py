@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
+import socket
+import threading
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigurationError
 from ..settings import is_loopback
 
-__all__ = ["Answer", "Target", "call_app", "call_url", "check_target"]
+__all__ = ["Answer", "Target", "app_host", "call_app", "call_url", "check_target"]
 
 #: Seconds that Postal gives a webhook.
 TIMEOUT = 5.0
@@ -44,7 +47,12 @@ def check_target(url: str) -> str:
 
     :raises ConfigurationError: if it leads away from this machine.
     """
-    if urlsplit(url).scheme != "http" or not is_loopback(url):
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme == "http" and is_loopback(url) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right:
         raise ConfigurationError(
             f"the sandbox calls loopback only, over http; {_plain(url)} is elsewhere"
         )
@@ -60,17 +68,34 @@ def call_url(url: str, body: bytes, headers: dict[str, str]) -> Answer:
     path = parts.path or "/"
     if parts.query:
         path = f"{path}?{parts.query}"
+    ended = threading.Event()
+    timer = None
     try:
+        connection.connect()
+        # The time is for the whole exchange, however slowly an answer drips.
+        timer = threading.Timer(TIMEOUT, _end, (connection.sock, ended))
+        timer.daemon = True
+        timer.start()
         connection.request("POST", path, body, _complete(headers, parts))
         response = connection.getresponse()
         text = response.read(MAX_ANSWER).decode("utf-8", "replace")
-    except TimeoutError:
-        return Answer(-1, f"Timed out after {TIMEOUT:.0f}s")
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, TimeoutError) or ended.is_set():
+            return Answer(-1, f"Timed out after {TIMEOUT:.0f}s")
         return Answer(-2, f"{type(error).__name__}: {error}"[:MAX_ANSWER])
     finally:
+        if timer is not None:
+            timer.cancel()
         connection.close()
+    if ended.is_set():
+        return Answer(-1, f"Timed out after {TIMEOUT:.0f}s")
     return Answer(response.status, text)
+
+
+def _end(connection: socket.socket, ended: threading.Event) -> None:
+    ended.set()
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def call_app(app: Any, url: str, body: bytes, headers: dict[str, str]) -> Answer:
@@ -84,11 +109,18 @@ def call_app(app: Any, url: str, body: bytes, headers: dict[str, str]) -> Answer
         data=body,
         query_string=parts.query,
         headers=_complete(headers, parts),
-        base_url=f"http://{parts.hostname}:{parts.port or 80}",
+        base_url=f"http://{app_host(app)}",
     ) as response:
         return Answer(
             response.status_code, response.get_data(as_text=True)[:MAX_ANSWER]
         )
+
+
+def app_host(app: Any) -> str:
+    """Return a Host that an app takes for its own."""
+    config = getattr(app, "config", {})
+    trusted = config.get("TRUSTED_HOSTS") or ["127.0.0.1:5000"]
+    return str(config.get("SERVER_NAME") or trusted[0].lstrip("."))
 
 
 def _complete(headers: dict[str, str], parts: Any) -> dict[str, str]:

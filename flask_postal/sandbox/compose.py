@@ -34,10 +34,11 @@ def compose(fields: Mapping[str, Any], *, message_id: str, timestamp: float) -> 
     """
     date = format_datetime(datetime.fromtimestamp(timestamp, UTC))
     extra = {str(k): str(v) for k, v in (fields.get("headers") or {}).items()}
+    dates = [extra.pop(name) for name in list(extra) if name.lower() == "date"]
     mail = _multipart("mixed")
     headers: dict[str, Any] = {
         "Received": f"from api (127.0.0.1 [127.0.0.1]) by localhost with HTTP; {date}",
-        "Date": extra.pop("Date", date),
+        "Date": dates[0] if dates else date,
         "From": _addresses([fields["from"]]),
         "Sender": _addresses([fields["sender"]]) if fields.get("sender") else None,
         "To": _addresses(fields.get("to") or []),

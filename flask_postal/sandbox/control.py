@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def add_control(app: Flask, sandbox: Sandbox) -> None:
                 return jsonify(error="JSON is missing"), 400
             try:
                 return jsonify(do(content))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 return jsonify(error=str(error)), 400
 
         app.add_url_rule(f"/sandbox/{name}", f"control_{name}", view, methods=["POST"])
@@ -58,7 +59,7 @@ def add_control(app: Flask, sandbox: Sandbox) -> None:
     def receive(content: Mapping[str, Any]) -> dict[str, Any]:
         return describe_request(
             sandbox.receive(
-                content["raw"].encode("latin-1"),
+                base64.b64decode(content["raw"]),
                 to=content["to"],
                 sender=content.get("sender"),
                 format=content.get("format", "raw-json"),
@@ -66,7 +67,7 @@ def add_control(app: Flask, sandbox: Sandbox) -> None:
         )
 
     def replay(content: Mapping[str, Any]) -> dict[str, Any]:
-        return describe_request(sandbox.post(content["body"].encode("latin-1")))
+        return describe_request(sandbox.post(base64.b64decode(content["body"])))
 
     def fault(content: Mapping[str, Any]) -> dict[str, int | None]:
         if content.get("clear"):

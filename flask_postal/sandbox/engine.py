@@ -15,6 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..sending.result import new_token
 from .calls import Answer, Target, call_url, check_target
@@ -29,12 +30,14 @@ from .traffic import SigningKey, message_payload, serialize, webhook, webhook_bo
 from .trigger import EVENTS, KINDS, SERVER, SERVER_EVENTS, server_payload, set_path
 from .verdicts import judge_inbound, judge_tracking
 
-__all__ = ["SERVER_TOKEN", "Engine"]
+__all__ = ["MAX_MAIL", "SERVER_TOKEN", "Engine"]
 
 _log = logging.getLogger("flask_postal.sandbox")
 
 #: What stands for the mail server in tracked links and return paths.
 SERVER_TOKEN = "sndbox"  # noqa: S105
+#: Bytes of a mail.
+MAX_MAIL = 25 * 1024 * 1024
 #: Seconds by which a webhook is late when it is to be.
 LATE = 20 * 60.0
 #: Seconds by which a webhook lets the next ones pass.
@@ -81,8 +84,16 @@ class Engine:
         self.call: Target = call_url
         self._secret = secret
         self._url = url
-        self._changed = changed
-        self._turn = threading.Lock()
+        self._tell = changed
+        #: Grows with everything that happens, for the page.
+        self.version = 0
+        # Held while jobs are done; a webhook that moves the time on does some itself.
+        self._turn = threading.RLock()
+        self._doing: set[int] = set()
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._tell()
 
     # ---- mail out
 
@@ -250,7 +261,11 @@ class Engine:
 
         if self.tracking:
             pixel = f"{self._url()}/img/{SERVER_TOKEN}/{mail.token}"
-            raw = insert_tracking(raw, link, pixel)
+            try:
+                raw = insert_tracking(raw, link, pixel)
+            except (RecursionError, LookupError, ValueError, TypeError):
+                # What the standard library can't read is delivered as it is.
+                _log.warning("mail %d can't be read; it is not tracked", mail.id)
         return f"X-Postal-MsgID: {mail.token}\r\n".encode() + raw
 
     def _bounce_of(self, mail: Mail) -> Mail:
@@ -263,13 +278,27 @@ class Engine:
             f"Message-ID: <{message_id}>\r\n\r\n"
             f"<{mail.recipient}>: mailbox unavailable\r\n"
         )
-        return self._store_incoming(
+        bounce = self._store_incoming(
             text.encode("utf-8", "replace"),
             recipient=f"{SERVER_TOKEN}@rp.sandbox.localhost",
             sender=None,
             bounce=True,
             bounce_for_id=mail.id,
         )
+        self.store.update_mail(bounce.id, status="Processed")
+        return bounce
+
+    def resend(self, mail: Mail) -> Mail:
+        """Take a mail that was sent once more."""
+        (again,) = self.accept(
+            [mail.recipient],
+            mail.raw,
+            sender=mail.sender,
+            subject=mail.subject,
+            message_id=mail.message_id,
+            tag=mail.tag,
+        )
+        return again
 
     # ---- mail in
 
@@ -285,10 +314,18 @@ class Engine:
     ) -> WebhookRequest:
         """Take a mail from outside, and post it to the app at once.
 
-        :raises ValueError: for an unknown format.
+        :raises ValueError: for an unknown format, and a mail of over 25 MB.
         """
+        if len(raw) > MAX_MAIL:
+            raise ValueError(f"the mail has {len(raw):,} bytes; {MAX_MAIL:,} may be")
         top = receive_headers(self.clock.now(), spam=spam)
         mail = self._store_incoming(top + raw, recipient=recipient, sender=sender)
+        return self.deliver_again(mail, format, strip_replies=strip_replies)
+
+    def deliver_again(
+        self, mail: Mail, format: str, *, strip_replies: bool = False
+    ) -> WebhookRequest:
+        """Post a mail that came in to the app now."""
         body, media_type = inbound_request(mail, format, strip_replies=strip_replies)
         request = self._add_request(mail.id, "inbound", format, media_type, body)
         return self._post(request)
@@ -366,6 +403,22 @@ class Engine:
         """Post a body as it is, signed anew, and return how the app answered."""
         return self._post(self._add_request(None, hook, event, media_type, body))
 
+    def retry(self, request: WebhookRequest) -> WebhookRequest:
+        """Post a request again now."""
+        return self._post(request)
+
+    def foreign(self) -> WebhookRequest:
+        """Post an event of another tenant of the same Postal now."""
+        mail = self._last_to(None)
+        payload = _foreign({"message": _named(mail), **_SENT_ELSEWHERE})
+        body = webhook("MessageSent", payload, self.clock.now())
+        return self._post(
+            self._add_request(
+                *(None, "tracking", "MessageSent", "application/json", body),
+                secret=False,
+            )
+        )
+
     def _add_request(
         self,
         mail_id: int | None,
@@ -386,22 +439,29 @@ class Engine:
             created=self.clock.now(),
             state=state,
             secret=secret,
+            url=self.hooks[hook] if hook == "tracking" else None,
         )
 
     def _post(self, request: WebhookRequest) -> WebhookRequest:
         """Make one attempt, judge the answer, and plan the next."""
-        url = self.hooks[request.hook]
+        # Of events Postal remembers the address, of mails it asks for today's.
+        url = request.url or self.hooks[request.hook]
         headers = {
             "Content-Type": request.content_type,
             **self.key.headers(request.body),
         }
-        if request.secret and self._secret and "@" not in (url or ""):
+        if request.secret and url is not None and urlsplit(url).username is None:
             pair = base64.b64encode(self._secret.encode()).decode()
             headers["Authorization"] = f"Basic {pair}"
         if url is None:
             answer = Answer(-2, f"no {request.hook} URL is set up")
         else:
-            answer = self.call(check_target(url), request.body, headers)
+            try:
+                answer = self.call(check_target(url), request.body, headers)
+            except Exception as error:  # noqa: BLE001
+                # An app in this process, or a function: no answer, whatever it raises.
+                _log.exception("the webhook at %s failed", _without_password(url))
+                answer = Answer(-2, f"{type(error).__name__}: {error}"[:250])
         number = len(request.attempts) + 1
         judge = judge_tracking if request.hook == "tracking" else judge_inbound
         verdict = judge(answer.status, number)
@@ -470,17 +530,33 @@ class Engine:
         self.store.add_job(due, name, arguments)
 
     def run(
-        self, until: float, arrive: Callable[[float], None] = lambda due: None
+        self,
+        until: float,
+        arrive: Callable[[float], Any] = float,
+        stopping: Callable[[], bool] = bool,
     ) -> int:
         """Do all that is due by a time, in its order; return how much it was.
 
         :param arrive: Called with the time of each before it is done.
+        :param stopping: Tells whether to leave the rest for later.
         """
         done = 0
         with self._turn:
-            while (job := self.store.take_job(until)) is not None:
+            while not stopping():
+                job = self.store.next_job(until, self._doing)
+                if job is None:
+                    break
                 arrive(job.due)
-                self._do(job)
+                self._doing.add(job.id)
+                try:
+                    self._do(job)
+                except Exception:
+                    self.store.remove_job(job.id)
+                    raise
+                finally:
+                    self._doing.discard(job.id)
+                # Only now: a sandbox that is killed does it when it runs again.
+                self.store.remove_job(job.id)
                 done += 1
         return done
 
@@ -493,6 +569,15 @@ class Engine:
             request = self.store.request(job.arguments["request"])
             if request is not None:
                 self._post(request)
+
+
+_SENT_ELSEWHERE = {
+    "status": "Sent",
+    "details": "Message accepted by another tenant's recipient",
+    "output": "250 OK",
+    "sent_with_ssl": False,
+    "time": 0.05,
+}
 
 
 def _new_message_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -23,13 +24,16 @@ from .clock import Clock, ManualClock
 from .control import add_control
 from .engine import Engine
 from .faults import Fault
+from .page import add_page
 from .store import Mail, Store, WebhookRequest
 from .traffic import SigningKey
-from .trigger import EVENTS, read_stored_request
+from .trigger import EVENTS, KINDS, read_stored_request
 
 __all__ = ["Sandbox", "hook_urls"]
 
 _log = logging.getLogger("flask_postal.sandbox")
+
+KEY_FILE = "postal-sandbox.key"
 
 
 class Sandbox:
@@ -72,13 +76,14 @@ class Sandbox:
         self._threads: list[threading.Thread] = []
         self._wake = threading.Condition()
         self._stopping = threading.Event()
+        self._awaited: set[int] = set()
+        self._folder = None if folder is None else Path(folder)
         database = None
-        if folder is not None:
-            folder = Path(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            database = folder / "postal-sandbox.sqlite"
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            database = self._folder / "postal-sandbox.sqlite"
             database.touch(mode=0o600)
-            key = key or SigningKey.load(folder / "postal-sandbox.key")
+            key = key or SigningKey.load(self._folder / KEY_FILE)
         self._store = Store(database)
         #: The value for ``POSTAL_API_KEY``.
         self.api_key = self._kept("api_key", f"{SANDBOX_KEY}{secrets.token_hex(12)}")
@@ -103,6 +108,7 @@ class Sandbox:
             stopping=self._stopping,
         )
         add_control(self.app, self)
+        add_page(self.app, self, self._engine)
 
     def _kept(self, name: str, new: str) -> str:
         value = self._store.note(name)
@@ -117,7 +123,7 @@ class Sandbox:
         """The value for ``POSTAL_API_URL``."""
         if self._server is None:
             raise ConfigurationError("the sandbox is not running; call start() first")
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self._server.port}"
 
     def settings(self, name: str | None = None) -> dict[str, Any]:
         """What an app needs in its configuration to use this sandbox.
@@ -179,14 +185,14 @@ class Sandbox:
         if self._server is not None:
             return self
         self._stopping.clear()
-        server = make_server(
-            "127.0.0.1",
-            self._port,
-            self.app,
-            threaded=True,
-            request_handler=_Handler,
-            passthrough_errors=True,
-        )
+        with self._listener() as listener:
+            server = make_server(
+                *("127.0.0.1", self._port, self.app),
+                threaded=True,
+                request_handler=_Handler,
+                passthrough_errors=True,
+                fd=listener.fileno(),
+            )
         server.daemon_threads = True  # type: ignore[attr-defined]
         # Looks for stop() 50 times a second: a test suite stops many.
         self._threads = [
@@ -199,6 +205,16 @@ class Sandbox:
             thread.start()
         return self
 
+    def _listener(self) -> socket.socket:
+        problem = None
+        try:
+            return socket.create_server(("127.0.0.1", self._port))
+        except OSError as error:
+            problem = error.strerror
+        raise ConfigurationError(
+            f"the sandbox can't listen on port {self._port} ({problem}); choose another"
+        )
+
     def stop(self) -> None:
         """Stop listening, if it does. A sandbox in memory forgets nothing by it."""
         server, self._server = self._server, None
@@ -208,7 +224,8 @@ class Sandbox:
         self._changed()
         server.shutdown()
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():
+                thread.join()
         server.server_close()
 
     def __enter__(self) -> Sandbox:
@@ -231,7 +248,7 @@ class Sandbox:
         engine = self._engine
         while not self._stopping.is_set():
             try:
-                engine.run(engine.clock.now())
+                engine.run(engine.clock.now(), stopping=self._stopping.is_set)
             except Exception:  # noqa: BLE001
                 # The sandbox goes on without it; a bug here must not end all webhooks.
                 _log.exception("the sandbox failed")
@@ -270,12 +287,13 @@ class Sandbox:
     ) -> WebhookRequest:
         """Wait until the app has answered an event.
 
-        With a :class:`.ManualClock` the time moves on to it at once.
+        With a :class:`.ManualClock` the time moves on to it at once. Each request is
+        returned once: a second call waits for the next.
 
         :param event: Postal's name, such as ``"MessageSent"``, or one of
             ``event.event_type``, such as ``"delivered"``.
         :param to: Whom it is about.
-        :param timeout: Seconds, where the time passes by itself.
+        :param timeout: Seconds of the computer's time, at most.
         :returns: The request, with how the app answered.
         :raises AssertionError: if it does not come.
         """
@@ -285,21 +303,24 @@ class Sandbox:
                 if (
                     request.event == name
                     and request.attempts
+                    and request.id not in self._awaited
                     and to in (None, request.recipient)
                 ):
+                    self._awaited.add(request.id)
                     return request
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
             if self._engine.clock.manual:
                 due = self._store.next_due()
                 if due is None:
                     break
                 self.advance(seconds=due - self._engine.clock.now())
             else:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
                 with self._wake:
                     self._wake.wait(min(left, 0.05))
-        seen = [f"{r.event} to {r.recipient} ({r.state})" for r in self.requests]
+        last = self.requests[-10:]
+        seen = [f"{r.event} to {r.recipient} ({r.state})" for r in last]
         raise AssertionError(
             f"no {name}{f' to {to}' if to else ''} has come; there were"
             f" {', '.join(seen) or 'no webhooks at all'}"
@@ -321,6 +342,7 @@ class Sandbox:
         """Forget all mails, requests, what is planned, and all faults."""
         self._store.clear()
         self.clear_faults()
+        self._engine.version += 1
 
     # ---- what is to happen
 
@@ -337,6 +359,18 @@ class Sandbox:
         :raises ValueError: for an unknown event or path.
         """
         return self._engine.trigger(EVENTS.get(event, event), to, set or {})
+
+    def happen(self, mail: Mail, event: str) -> None:
+        """Let something happen to a mail; the event goes to the app in its turn.
+
+        :param event: As for :meth:`wait_for`.
+        :raises ValueError: for an unknown event.
+        """
+        name = EVENTS.get(event, event)
+        kinds = [kind for kind, known in KINDS.items() if known == name]
+        if not kinds:
+            raise ValueError(f"no event {event!r}; there are {', '.join(EVENTS)}")
+        self._engine.happen(mail, kinds[0])
 
     def receive(
         self,
@@ -406,6 +440,8 @@ class Sandbox:
         :param key: A new one if not given.
         """
         self._engine.key = key or SigningKey.generate()
+        if self._folder is not None:
+            self._engine.key.save(self._folder / KEY_FILE)
         return self._engine.key
 
 

@@ -6,10 +6,11 @@ SQLite, in a file or in memory. Nothing here knows about Postal's rules.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ CREATE TABLE IF NOT EXISTS activity (
     ip_address TEXT, user_agent TEXT, timestamp REAL);
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY AUTOINCREMENT, mail_id INTEGER, hook TEXT, event TEXT,
-    content_type TEXT, body BLOB, created REAL, state TEXT, secret INTEGER);
+    content_type TEXT, body BLOB, created REAL, state TEXT, secret INTEGER,
+    url TEXT);
 CREATE TABLE IF NOT EXISTS attempts (
     id INTEGER PRIMARY KEY AUTOINCREMENT, request_id INTEGER, timestamp REAL, url TEXT,
     status INTEGER, answer TEXT, verdict TEXT);
@@ -117,22 +119,26 @@ class WebhookRequest:
     created: float = 0.0
     state: str = "pending"
     secret: bool = True
+    url: str | None = None
     attempts: tuple[Attempt, ...] = ()
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload of a tracking event."""
-        content: dict[str, Any] = json.loads(self.body)
-        payload: dict[str, Any] = content["payload"]
-        return payload
+        """The payload of a tracking event; empty where the body holds none."""
+        try:
+            content = json.loads(self.body) if self.hook == "tracking" else None
+        except ValueError:
+            content = None
+        payload = content.get("payload") if isinstance(content, dict) else None
+        return payload if isinstance(payload, dict) else {}
 
     @property
     def recipient(self) -> str | None:
         """Whom the event is about."""
-        if self.hook != "tracking":
-            return None
-        message = self.payload.get("message") or self.payload.get("original_message")
-        return message.get("to") if isinstance(message, dict) else None
+        payload = self.payload
+        message = payload.get("message") or payload.get("original_message")
+        recipient = message.get("to") if isinstance(message, dict) else None
+        return recipient if isinstance(recipient, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +199,28 @@ class Store:
     def mails(self) -> list[Mail]:
         """Return all mails, oldest first."""
         return [_mail(row) for row in self._all("SELECT * FROM mails ORDER BY id")]
+
+    def list_mails(self, query: str = "") -> list[Mail]:
+        """Return all mails, newest first, without their content.
+
+        :param query: What is to be found in a mail.
+        """
+        columns = (
+            "id, token, direction, message_id, recipient, sender, subject, timestamp,"
+            " tag, bounce, bounce_for_id, status, last_attempt, x'' AS raw,"
+            " NULL AS delivered"
+        )
+        found, values = "1", []
+        if query:
+            escaped = re.sub(r"([%_\\])", r"\\\1", query)
+            names = ("subject", "recipient", "sender", "tag", "CAST(raw AS TEXT)")
+            found = " OR ".join(f"{name} LIKE ? ESCAPE '\\'" for name in names)
+            values = [f"%{escaped}%"] * len(names)
+        rows = self._all(
+            f"SELECT {columns} FROM mails WHERE {found} ORDER BY id DESC",  # noqa: S608
+            *values,
+        )
+        return [_mail(row) for row in rows]
 
     def update_mail(self, number: int, **values: Any) -> None:
         """Change columns of a mail."""
@@ -258,7 +286,13 @@ class Store:
 
     def add_request(self, **values: Any) -> WebhookRequest:
         """Store a request to a webhook."""
-        number = self._insert("requests", values)
+        with self._lock:
+            number = self._insert("requests", values)
+            if values["mail_id"] is None:
+                self._connection.execute(
+                    "DELETE FROM requests WHERE mail_id IS NULL AND id <= ?",
+                    (number - 2 * MAX_MAILS,),
+                )
         request = self.request(number)
         assert request is not None  # noqa: S101 - it has just been stored
         return request
@@ -314,17 +348,25 @@ class Store:
         due: float | None = row["due"]
         return due
 
-    def take_job(self, until: float) -> Job | None:
-        """Take the first job that is due by then."""
-        with self._lock:
-            rows = self._all(
-                "SELECT * FROM jobs WHERE due <= ? ORDER BY due, id LIMIT 1", until
-            )
-            if not rows:
-                return None
-            self._all("DELETE FROM jobs WHERE id = ?", rows[0]["id"])
+    def next_job(self, until: float, but: Collection[int] = ()) -> Job | None:
+        """Return the first job that is due by then.
+
+        :param but: The ids of jobs that are being done.
+        """
+        marks = ", ".join("?" * len(but))
+        rows = self._all(
+            f"SELECT * FROM jobs WHERE due <= ? AND id NOT IN ({marks})"  # noqa: S608
+            " ORDER BY due, id LIMIT 1",
+            *(until, *but),
+        )
+        if not rows:
+            return None
         row = rows[0]
         return Job(row["id"], row["due"], row["name"], json.loads(row["arguments"]))
+
+    def remove_job(self, number: int) -> None:
+        """Forget a job."""
+        self._all("DELETE FROM jobs WHERE id = ?", number)
 
     # ---- settings
 

@@ -58,6 +58,7 @@ class SigningKey:
             key = cls.generate(bits)
             key.save(path)
             return key
+        path.chmod(0o600)
         try:
             private = serialization.load_pem_private_key(path.read_bytes(), None)
         except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -69,7 +69,8 @@ def reply_to(
     to = authors[0].addr_spec
     quoted = "".join(f"> {line}\n" for line in (original.text or "").splitlines())
     thread = " ".join(f"<{i}>" for i in [*original.references, mail.message_id] if i)
-    subject = original.subject or ""
+    about = {"In-Reply-To": f"<{mail.message_id}>", "References": thread}
+    subject = " ".join((original.subject or "").split())
     reply = compose_mail(
         subject if subject.lower().startswith("re:") else f"Re: {subject}",
         f"{text}\n\nOn {original.date}, {original.from_email} wrote:\n{quoted}",
@@ -77,6 +78,6 @@ def reply_to(
         sender=mail.recipient,
         html=html,
         attachments=attachments,
-        headers={"In-Reply-To": f"<{mail.message_id}>", "References": thread},
+        headers=about if mail.message_id else None,
     )
     return reply, to

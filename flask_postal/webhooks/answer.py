@@ -18,10 +18,19 @@ MADE = "flask_postal.answer"
 class Made:
     """What a view made, kept while the app's own code has its hands on it."""
 
-    __slots__ = ("_response", "content", "headers", "status")
+    __slots__ = (
+        "_attributes",
+        "_line",
+        "_response",
+        "content",
+        "headers",
+        "status",
+    )
 
     def __init__(self, response: Response) -> None:
         self._response = response
+        self._line = response.status
+        self._attributes = len(vars(response))
         self.status = response.status_code
         self.content = [*response.response]
         self.headers = [*response.headers]
@@ -30,7 +39,9 @@ class Made:
         """Tell whether a response is what the view made, and nothing was done to it."""
         return (
             response is self._response
-            and response.status_code == self.status
+            and type(response) is Response
+            and response.status == self._line
+            and len(vars(response)) == self._attributes
             and response.response == self.content
             and [*response.headers] == self.headers
         )

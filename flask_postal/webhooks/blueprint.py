@@ -113,6 +113,8 @@ def _guard(app: Any, name: str, url_prefix: str, view: Callable[[], Response]) -
 
 def _keep(response: Response, made: Made | None) -> Response:
     """Return the answer our view made, or 503 where something else answered."""
+    # None, if a function forgot to return it.
+    status = getattr(response, "status_code", None)
     if made is None:
         cause = type(request.routing_exception).__name__
         if request.routing_exception is None:
@@ -120,16 +122,16 @@ def _keep(response: Response, made: Made | None) -> Response:
         return log_and_answer(
             503,
             "not answered by Flask-Postal",
-            f"HTTP {response.status_code} came from {cause}, and not from our view;"
+            f"HTTP {status} came from {cause}, and not from our view;"
             " exempt the webhooks from it",
             logging.ERROR,
         )
-    if response.status_code != made.status:
+    if status != made.status:
         _log.error(
-            "%s: an after_request function of the app made HTTP %d of our %d; ours is"
+            "%s: an after_request function of the app made HTTP %s of our %d; ours is"
             " sent",
             request.path,
-            response.status_code,
+            status,
             made.status,
         )
     # Made anew: an encoding, a cookie or a Location may have been put into the other.

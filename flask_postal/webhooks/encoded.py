@@ -7,6 +7,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ..errors import PayloadError
 
@@ -34,27 +35,36 @@ class EncodedMail:
     :param raw: ... the mail itself.
     """
 
-    __slots__ = ("_raw", "_text")
+    __slots__ = ("_raw", "_text", "damaged")
 
     def __init__(
         self, *, text: memoryview | None = None, raw: bytes | None = None
     ) -> None:
         self._text = text
         self._raw = raw
+        #: Whether the base64 turned out to be broken.
+        self.damaged = False
 
     def all(self) -> bytes:
-        """Decode the whole mail."""
+        """Decode the whole mail; what is no base64 in it is left out."""
         if self._raw is None:
-            self._raw = _decode(self._text or memoryview(b""))
+            text = self._text or memoryview(b"")
+            try:
+                self._raw = _decode(text)
+            except ValueError:
+                self.damaged = True
+                self._raw = _salvage(bytes(text))
             self._text = None
         return self._raw
 
     def beginnings(self) -> Iterator[bytes]:
-        """Decode ever more of it, in the end all: headers seldom need much."""
+        """Decode ever more of it, but not all: headers seldom need much."""
+        if self._raw is not None:
+            yield self._raw
         for size in HEADS:
             if self._text is not None and len(self._text) > size:
-                yield _decode(self._text[: size // 62 * 62])
-        yield self.all()
+                with suppress(ValueError):
+                    yield _decode(self._text[: size // 62 * 62])
 
 
 def cut_out(body: bytes) -> tuple[bytes, EncodedMail] | None:
@@ -73,7 +83,7 @@ def cut_out(body: bytes) -> tuple[bytes, EncodedMail] | None:
     if not _END.fullmatch(body, last, end):
         return None
     rest = body[:start] + body[end:]
-    if rest.count(b'"message"') != 1:
+    if rest.count(b'"message"') != 1 or b"\\u" in rest:
         return None
     return rest, EncodedMail(text=memoryview(body)[start:end])
 
@@ -101,4 +111,16 @@ def _decode(text: memoryview) -> bytes:
 
 
 def _decode_piece(text: memoryview) -> bytes:
-    return binascii.a2b_base64(json.loads(b'"%b"' % bytes(text)))
+    letters = json.loads(b'"%b"' % bytes(text))
+    data = binascii.a2b_base64(letters)
+    # The decoder skips foreign characters, and ends at padding: then it is short.
+    padding = letters[-4:].count("=")
+    if len(data) != (len(letters) - letters.count("\n") - padding) * 3 // 4:
+        raise ValueError("the base64 is damaged")
+    return data
+
+
+def _salvage(text: bytes) -> bytes:
+    """Decode what there is of base64."""
+    letters = re.sub(rb"[^A-Za-z0-9+/]", b"", re.sub(rb"\\.", b"", text))
+    return binascii.a2b_base64(letters[: len(letters) // 4 * 4])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import decode_header
-from email.message import Message as Part
+from email.message import Message
 from email.parser import BytesHeaderParser
 from email.policy import compat32
 from email.utils import getaddresses, parsedate_to_datetime
@@ -19,7 +19,7 @@ from typing import Any
 from ..address import Address
 from .encoded import EncodedMail
 from .inbound_message import InboundAttachment
-from .sections import Section, cut, read_head
+from .sections import Part, Section, cut, read_head
 
 __all__ = ["RawMail", "decode_words", "read_addresses"]
 
@@ -31,6 +31,13 @@ MAX_DEPTH = 100
 MAX_ADDRESSES = 100_000
 
 
+#: Lines times multiparts that the parser looks at, half a second's worth.
+MAX_WORK = 1_000_000
+#: Characters of a header in which encoded words are decoded.
+MAX_DECODED = 50_000
+
+_DAMAGED = "message: its base64 is damaged"
+_MULTIPART = re.compile(rb"(?mi)^content-type:[ \t]*multipart/")
 _WORD = r"=\?[^?\s]+\?[bBqQ]\?[^?]*\?="
 _WORDS = re.compile(rf"{_WORD}(?:\s+{_WORD})*")
 # "Ana Lima <ana@example.com>", "Lima, Ana" <ana@example.com>, ana@example.com
@@ -53,16 +60,25 @@ class RawMail:
 
     @property
     def raw(self) -> bytes | None:
-        return self._mail.all()
+        return self._all()
+
+    def _all(self) -> bytes:
+        data = self._mail.all()
+        if self._mail.damaged and _DAMAGED not in self.defects:
+            self.defects.append(_DAMAGED)
+        return data
 
     # ---- headers
 
     @cached_property
     def _head(self) -> list[tuple[str, str]]:
         """All headers as they came, unfolded, in 8-bit mails decoded."""
-        for beginning in self._mail.beginnings():  # the last is all of it
+        for beginning in self._mail.beginnings():
             if end := _HEAD_END.search(beginning):
                 break
+        else:
+            beginning = self._all()
+            end = _HEAD_END.search(beginning)
         head = beginning[: end.end()] if end else beginning
         items = read_head(head[:-2]) if head.endswith(b"\r\n\r\n") else None
         if items is None:
@@ -116,7 +132,7 @@ class RawMail:
     # ---- parts
 
     @cached_property
-    def _root(self) -> Part:
+    def _root(self) -> Message:
         made: list[Part] = []  # the first by the parser, to see whether it can
 
         def make(policy: Any = compat32) -> Part:
@@ -125,9 +141,15 @@ class RawMail:
             made.append(Part(policy))
             return made[-1]
 
+        raw = self._all()
+        parts = len(_MULTIPART.findall(raw))
+        lines = raw.count(b"\n")
+        if parts > MAX_DEPTH // 10 and parts * lines > MAX_WORK:
+            self.defects.append("parts: nested too deeply; the rest is not read")
+            raw = raw[: len(raw) * (MAX_WORK // parts) // lines]
         try:
             return email.message_from_bytes(
-                self._mail.all(),
+                raw,
                 _class=make,
                 policy=compat32,
             )
@@ -140,13 +162,13 @@ class RawMail:
     @cached_property
     def _leaves(self) -> list[Section | _Parsed]:
         """The parts that hold something."""
-        if (sections := cut(self._mail.all(), MAX_PARTS // 2)) is not None:
+        if (sections := cut(self._all(), MAX_PARTS // 2)) is not None:
             return [*sections]
         leaves: list[Section | _Parsed] = []
         todo: list[tuple[Any, str, int]] = [(self._root, "", 0)]
         while todo:
             part, parent, depth = todo.pop()
-            if not isinstance(part, Part):
+            if not isinstance(part, Message):
                 continue
             if part.get_content_maintype() != "multipart":
                 leaves.append(_Parsed(part, parent))
@@ -252,19 +274,19 @@ class _TooManyError(Exception):
 class _Parsed:
     """A part as the standard library's parser made it; see :class:`.Section`."""
 
-    part: Part
+    part: Message
     parent: str
 
     def content(self) -> bytes:
         return _content(self.part)
 
 
-def _content(part: Part) -> bytes:
+def _content(part: Message) -> bytes:
     if part.get_content_maintype() == "message":
         payload = part.get_payload()
         if isinstance(payload, list):
             return b"\r\n".join(
-                _flat(child) for child in payload if isinstance(child, Part)
+                _flat(child) for child in payload if isinstance(child, Message)
             )
     data = part.get_payload(decode=True)
     if isinstance(data, bytes):
@@ -273,11 +295,11 @@ def _content(part: Part) -> bytes:
     return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else b""
 
 
-def _flat(part: Part) -> bytes:
+def _flat(part: Message) -> bytes:
     return part.as_bytes(policy=compat32.clone(linesep="\r\n", max_line_length=0))
 
 
-def _filename(part: Part) -> str | None:
+def _filename(part: Message) -> str | None:
     try:
         name = part.get_filename()
     except (LookupError, ValueError, TypeError):
@@ -287,7 +309,7 @@ def _filename(part: Part) -> str | None:
     return re.sub("[\ud800-\udfff]", "\ufffd", decode_words(_from_bytes(str(name))))
 
 
-def _content_id(part: Part) -> str | None:
+def _content_id(part: Message) -> str | None:
     values = (v for n, v in part.raw_items() if n.lower() == "content-id")
     value = next(values, None)
     return None if value is None else _from_bytes(str(value)).strip(" <>\r\n\t") or None
@@ -312,7 +334,10 @@ def _from_bytes(value: str) -> str:
 
 def decode_words(value: str) -> str:
     """Decode RFC 2047 encoded words; what is none, or broken, stays as it is."""
-    return _WORDS.sub(_decode_run, value) if "=?" in value else value
+    if "=?" not in value:
+        return value
+    # The standard library takes a time that grows with the square of their number.
+    return _WORDS.sub(_decode_run, value[:MAX_DECODED]) + value[MAX_DECODED:]
 
 
 def _decode_run(run: re.Match[str]) -> str:

@@ -12,11 +12,14 @@ import binascii
 import quopri
 import re
 from collections.abc import Iterator
-from email.message import Message as Part
+from email.message import Message
 from email.policy import compat32
+from typing import Any
 
-__all__ = ["Section", "cut", "read_head"]
+__all__ = ["Part", "Section", "cut", "read_head"]
 
+#: Characters of a part's header that are looked at.
+MAX_HEADER = 16_000
 #: How deep multiparts stand in each other in mails of the usual shape.
 MAX_DEPTH = 10
 
@@ -26,6 +29,16 @@ _HEAD = re.compile(
 )
 _NEXT_HEADER = re.compile(r"\r\n(?![ \t])")
 _PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
+
+
+class Part(Message):
+    """A part whose headers are not longer than what the standard library can take.
+
+    It reads parameters in a time that grows with the square of their number.
+    """
+
+    def set_raw(self, name: str, value: Any) -> None:
+        super().set_raw(name, value[:MAX_HEADER])
 
 
 class _UnusualError(Exception):
@@ -125,7 +138,12 @@ def _cut(
         return
     boundary = part.get_boundary()
     # The parts of a digest are mails.
-    if not boundary or not boundary.isascii() or subtype == "digest" or not depth:
+    if (
+        not boundary
+        or not (boundary.isascii() and boundary.isprintable())
+        or subtype == "digest"
+        or not depth
+    ):
         raise _UnusualError
     for start_, end_ in _between(raw, start, end, f"--{boundary}".encode("ascii")):
         yield from _cut(raw, start_, end_, subtype, depth - 1)

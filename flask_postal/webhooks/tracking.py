@@ -93,7 +93,7 @@ def _may_hold_url(body: bytes) -> bool:
     or with its code."""
     if b"://" in body:
         return True
-    return b"\\" in body and (b"\\/" in body or b"\\u002" in body)
+    return b"\\" in body and (b"\\/" in body or b"\\u00" in body)
 
 
 def _server_event(

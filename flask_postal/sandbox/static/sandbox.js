@@ -1,0 +1,53 @@
+"use strict";
+
+// Fetches the page again when something has changed, and swaps what is marked.
+(function () {
+  let seen = document.documentElement.dataset.version;
+
+  function swap(fresh) {
+    for (const old of document.querySelectorAll("[data-live]")) {
+      const now = fresh.getElementById(old.id);
+      if (!now || now.innerHTML === old.innerHTML) continue;
+      const open = new Set(Array.from(old.querySelectorAll("details[open]"), (d) => d.id));
+      const scroll = old.scrollTop;
+      old.innerHTML = now.innerHTML;
+      for (const box of old.querySelectorAll("details")) box.open = open.has(box.id);
+      old.scrollTop = scroll;
+    }
+  }
+
+  async function look() {
+    try {
+      const answer = await fetch("/version", { cache: "no-store" });
+      const { version } = await answer.json();
+      document.body.classList.remove("gone");
+      if (String(version) !== seen) {
+        seen = String(version);
+        const page = await fetch(location.href, { cache: "no-store" });
+        swap(new DOMParser().parseFromString(await page.text(), "text/html"));
+      }
+    } catch {
+      document.body.classList.add("gone");
+    }
+    setTimeout(look, 700);
+  }
+  setTimeout(look, 700);
+
+  const drop = document.getElementById("drop");
+  if (drop) {
+    const form = document.getElementById("compose");
+    const input = form.elements.eml;
+    for (const name of ["dragenter", "dragover"]) {
+      form.addEventListener(name, (event) => {
+        event.preventDefault();
+        drop.classList.add("over");
+      });
+    }
+    form.addEventListener("dragleave", () => drop.classList.remove("over"));
+    form.addEventListener("drop", (event) => {
+      event.preventDefault();
+      drop.classList.remove("over");
+      if (event.dataTransfer.files.length) input.files = event.dataTransfer.files;
+    });
+  }
+})();
