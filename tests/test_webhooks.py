@@ -138,7 +138,7 @@ def test_a_wrong_sha256_signature_is_not_rescued_by_a_good_sha1_one(
         (SENT.headers[SHA256] + "====", 403),
         (SENT.headers[SHA256].replace("g==", "h=="), 403),  # bits left over
     ],
-    ids=["empty", "characters", "lax"],
+    ids=["empty", "characters", "lax", "padding", "bits"],
 )
 def test_a_malformed_signature_is_refused(
     make_app: MakeApp, tracking: list[Any], signature: str, status: int
