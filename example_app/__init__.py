@@ -1,87 +1,95 @@
-"""A small Flask app that sends a mail and shows what becomes of it."""
+"""A help desk by mail: a contact form, tickets, answers that find their way back.
+
+:mod:`.mail` sends, :mod:`.receivers` takes what comes back; :mod:`.public` and
+:mod:`.desk` are the pages.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from flask import Flask, current_app, flash, redirect, render_template, request, url_for
-from werkzeug.wrappers import Response
+from flask import Flask
+from flask_wtf.csrf import CSRFProtect
 
 from flask_postal import (
-    Message,
     Postal,
-    PostalError,
     inbound_received,
+    server_event_received,
     tracking_received,
 )
 
-__all__ = ["create_app"]
+from .models import db
+
+__all__ = ["create_app", "postal"]
 
 postal = Postal()
+csrf = CSRFProtect()
+
+#: Settings that are read from the environment, beside POSTAL_*.
+_FROM_ENVIRONMENT = ("SECRET_KEY", "DESK_PASSWORD", "MAIL_DOMAIN")
 
 
-def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+def create_app(config: Mapping[str, Any] | None = None, **options: Any) -> Flask:
     """Make the app.
 
-    :param config: Settings over those of the environment (``POSTAL_API_URL``, ...).
+    :param config: Settings over those of the environment.
+    :param options: For :class:`flask.Flask`: ``instance_path``.
     """
-    app = Flask(__name__)
+    app = Flask(__name__, instance_relative_config=True, **options)
     app.config.update(
-        SECRET_KEY=secrets.token_hex(),
-        POSTAL_DEFAULT_SENDER="Example App <hello@example.com>",
+        #: Where answers arrive; Postal has a route from there to the inbound webhook.
+        MAIL_DOMAIN="example.com",
+        #: Without it nobody may see the desk, unless DESK_OPEN says that all may.
+        DESK_PASSWORD=None,
+        DESK_OPEN=False,
     )
-    app.config.from_mapping(
-        {key: value for key, value in os.environ.items() if key.startswith("POSTAL_")}
-    )
+    for key, value in os.environ.items():
+        if key.startswith("POSTAL_") or key in _FROM_ENVIRONMENT:
+            app.config[key] = value
+    if url := os.environ.get("DATABASE_URL"):
+        app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config.from_mapping(config or {})
+    folder = Path(app.instance_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    app.config.setdefault("SECRET_KEY", None)
+    if not app.config["SECRET_KEY"]:
+        app.config["SECRET_KEY"] = _secret_key(folder / "secret_key")
+    app.config.setdefault(
+        "SQLALCHEMY_DATABASE_URI", f"sqlite:///{folder / 'helpdesk.sqlite'}"
+    )
+    sender = f"Help desk <help@{app.config['MAIL_DOMAIN']}>"
+    app.config.setdefault("POSTAL_DEFAULT_SENDER", sender)
+
+    db.init_app(app)
+    csrf.init_app(app)
     postal.init_app(app)
     app.register_blueprint(postal.blueprint)
-    tracking_received.connect(on_tracking, sender=app)
-    inbound_received.connect(on_inbound, sender=app)
-    app.extensions["example_app"] = deque(maxlen=50)
-    app.add_url_rule("/", "index", index)
-    app.add_url_rule("/send", "send", send, methods=["POST"])
+
+    from . import desk, public, receivers
+
+    app.register_blueprint(public.blueprint)
+    app.register_blueprint(desk.blueprint)
+    tracking_received.connect(receivers.on_tracking, sender=app)
+    inbound_received.connect(receivers.on_inbound, sender=app)
+    server_event_received.connect(receivers.on_server_event, sender=app)
+
+    @app.context_processor
+    def sandbox() -> dict[str, Any]:
+        settings = postal.settings
+        return {"sandbox_url": settings.api_url if settings.uses_sandbox else None}
+
+    with app.app_context():
+        db.create_all()
     return app
 
 
-def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
-    """Keep what became of a mail, for the page to show."""
-    app.extensions["example_app"].appendleft(("tracking", event))
-
-
-def on_inbound(app: Flask, event: Any, **extra: Any) -> None:
-    """Keep a mail that came in."""
-    app.extensions["example_app"].appendleft(("inbound", event))
-
-
-def index() -> str:
-    """Show the form and the events."""
-    return render_template(
-        "index.html",
-        events=list(current_app.extensions["example_app"]),
-        api_url=postal.settings.api_url,
-        default_sender=postal.settings.default_sender,
-    )
-
-
-def send() -> Response:
-    """Send the mail of the form."""
-    form = request.form
-    message = Message(
-        form.get("subject", ""),
-        [form.get("recipient", "")],
-        body=form.get("body", ""),
-        sender=form.get("sender") or None,
-    )
-    try:
-        result = postal.send(message)
-    except PostalError as error:
-        flash(str(error), "error")
-    else:
-        for status in result.recipients.values():
-            flash(f"Postal has queued mail {status.id} to {status.address}.", "ok")
-    return redirect(url_for("index"))
+def _secret_key(file: Path) -> str:
+    """Return a key that stays: it signs the addresses that answers come to."""
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex())
+    return file.read_text()

@@ -20,6 +20,7 @@ from flask import (
     Flask,
     Response,
     abort,
+    g,
     redirect,
     render_template,
     request,
@@ -108,8 +109,13 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
             else None,
             "mails": store.list_mails(query),
             "query": query,
-            "version": engine.version,
+            "version": g.version,
         }
+
+    @page.before_request
+    def note_version() -> None:
+        # Before anything is looked at: what happens meanwhile is shown the next time.
+        g.version = engine.version
 
     @page.after_request
     def protect(response: AnyResponse) -> AnyResponse:

@@ -1,0 +1,121 @@
+"""The pages of those who answer."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask_wtf import FlaskForm
+from sqlalchemy import select
+from werkzeug.wrappers import Response as AnyResponse
+from wtforms import TextAreaField
+from wtforms.validators import InputRequired, Length
+
+from flask_postal import PostalError, SendError
+
+from .mail import reply_address, send_answer
+from .models import File, Ticket, db, now
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("desk", __name__, url_prefix="/desk")
+
+
+class AnswerForm(FlaskForm):  # type: ignore[misc]
+    """An answer to a ticket."""
+
+    text = TextAreaField(
+        "Answer", [InputRequired("Write something."), Length(max=20_000)]
+    )
+
+
+@blueprint.before_request
+def let_in() -> Response | None:
+    """Ask for the password of the desk."""
+    password = current_app.config["DESK_PASSWORD"]
+    if current_app.config["DESK_OPEN"]:
+        return None
+    if not password:
+        return Response(
+            "Set DESK_PASSWORD to open the desk.\n", 403, mimetype="text/plain"
+        )
+    given = request.authorization.password if request.authorization else None
+    if hmac.compare_digest(str(given or "").encode(), str(password).encode()):
+        return None
+    challenge = {"WWW-Authenticate": 'Basic realm="Help desk"'}
+    return Response("The password of the desk, please.\n", 401, challenge)
+
+
+@blueprint.get("/")
+def tickets() -> str:
+    """List the tickets, those that changed last first."""
+    everything = db.session.scalars(
+        select(Ticket).order_by(Ticket.is_open.desc(), Ticket.changed.desc())
+    )
+    return render_template("tickets.html", tickets=list(everything))
+
+
+@blueprint.route("/ticket/<int:number>", methods=["GET", "POST"])
+def ticket(number: int) -> str | AnyResponse:
+    """Show a conversation, and send an answer."""
+    found = db.session.get(Ticket, number) or abort(404)
+    form = AnswerForm()
+    if form.validate_on_submit():
+        try:
+            send_answer(found, str(form.text.data))
+        except PostalError as error:
+            unsure = isinstance(error, SendError) and error.maybe_sent
+            flash(f"Not sent: {error}", "bad")
+            if unsure:
+                flash(
+                    "It may have gone all the same: look before you try again.", "bad"
+                )
+        else:
+            found.changed = now()
+            db.session.commit()
+            return redirect(url_for(".ticket", number=number))
+    return render_template(
+        "ticket.html", ticket=found, form=form, address=reply_address(found)
+    )
+
+
+@blueprint.post("/ticket/<int:number>/close")
+def close(number: int) -> AnyResponse:
+    """Close a ticket, or open it again."""
+    found: Any = db.session.get(Ticket, number) or abort(404)
+    found.is_open = not found.is_open
+    db.session.commit()
+    return redirect(url_for(".ticket", number=number))
+
+
+@blueprint.get("/file/<int:number>")
+def file(number: int) -> Response:
+    """Hand out a file that came by mail; never to be shown by the browser itself."""
+    found = db.session.get(File, number) or abort(404)
+    response = Response(found.content, mimetype="application/octet-stream")
+    response.headers.set("Content-Disposition", "attachment", filename=found.name)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return response
+
+
+@blueprint.after_request
+def protect(response: AnyResponse) -> AnyResponse:
+    """Show mail of strangers, and load nothing that it names."""
+    response.headers.setdefault(
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
+        " img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    )
+    return response

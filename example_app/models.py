@@ -1,0 +1,117 @@
+"""What the help desk remembers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+__all__ = ["Contact", "Entry", "Event", "File", "Ticket", "db"]
+
+
+class Base(DeclarativeBase):
+    """The base of all tables."""
+
+
+db = SQLAlchemy(model_class=Base)
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Contact(Model):
+    """Somebody who writes to us."""
+
+    __tablename__ = "contact"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(String(255), unique=True)
+    name: Mapped[str] = mapped_column(String(255), default="")
+    #: Why mail to this address came back; ``None`` if it did not.
+    bounced: Mapped[str | None] = mapped_column(String(500), default=None)
+    tickets: Mapped[list[Ticket]] = relationship(back_populates="contact")
+
+
+class Ticket(Model):
+    """A conversation."""
+
+    __tablename__ = "ticket"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"))
+    subject: Mapped[str] = mapped_column(String(500))
+    is_open: Mapped[bool] = mapped_column(default=True)
+    changed: Mapped[datetime] = mapped_column(default=now)
+    contact: Mapped[Contact] = relationship(back_populates="tickets")
+    entries: Mapped[list[Entry]] = relationship(
+        back_populates="ticket", order_by="Entry.id"
+    )
+
+
+class Entry(Model):
+    """One mail of a conversation, or the text of the contact form."""
+
+    __tablename__ = "entry"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"))
+    author: Mapped[str] = mapped_column(String(500))
+    #: Whether we wrote it.
+    is_ours: Mapped[bool] = mapped_column(default=False)
+    #: Whether a machine wrote it; such mail is never answered by one.
+    is_automatic: Mapped[bool] = mapped_column(default=False)
+    text: Mapped[str] = mapped_column(default="")
+    #: Sanitised.
+    html: Mapped[str | None] = mapped_column(default=None)
+    created: Mapped[datetime] = mapped_column(default=now)
+    message_id: Mapped[str | None] = mapped_column(String(500), default=None)
+    #: Postal's number and token of a mail we sent.
+    postal_id: Mapped[int | None] = mapped_column(default=None)
+    token: Mapped[str | None] = mapped_column(String(64), default=None, index=True)
+    #: Of a mail that came in: it is stored once, however often it is delivered.
+    delivery_key: Mapped[str | None] = mapped_column(
+        String(255), default=None, unique=True
+    )
+    ticket: Mapped[Ticket] = relationship(back_populates="entries")
+    files: Mapped[list[File]] = relationship(order_by="File.id")
+    events: Mapped[list[Event]] = relationship(
+        primaryjoin="foreign(Event.token) == Entry.token",
+        order_by="Event.at",
+        viewonly=True,
+    )
+
+
+class File(Model):
+    """A file that came with a mail."""
+
+    __tablename__ = "file"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    entry_id: Mapped[int] = mapped_column(ForeignKey("entry.id"))
+    name: Mapped[str] = mapped_column(String(255))
+    content: Mapped[bytes]
+
+
+class Event(Model):
+    """Something that became of a mail.
+
+    It is stored under the mail's token, not its row: the first event can come before
+    the call that sent the mail has returned.
+    """
+
+    __tablename__ = "event"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(String(64), unique=True)
+    token: Mapped[str] = mapped_column(String(64), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    description: Mapped[str | None] = mapped_column(String(500), default=None)
+    at: Mapped[datetime]

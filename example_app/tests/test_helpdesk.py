@@ -1,0 +1,245 @@
+"""What the help desk promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from example_app import create_app
+from example_app.mail import reply_address, ticket_number
+from example_app.models import Entry, Ticket, db
+from flask_postal import Message
+from flask_postal.sandbox import Sandbox, compose_mail, reply_to
+from flask_postal.testing import WebhookClient
+
+FORM = {
+    "name": "Ana",
+    "email": "ana@example.com",
+    "subject": "It is broken",
+    "text": "Nothing works.",
+}
+
+
+def write_to_us(client: FlaskClient, **changes: str) -> str:
+    return client.post("/", data=FORM | changes, follow_redirects=True).text
+
+
+def texts(app: Flask, number: int = 1) -> list[str]:
+    with app.app_context():
+        ticket = db.session.get(Ticket, number)
+        assert ticket is not None
+        return [entry.text for entry in ticket.entries]
+
+
+def count(app: Flask) -> tuple[int, int]:
+    with app.app_context():
+        return db.session.query(Ticket).count(), db.session.query(Entry).count()
+
+
+def test_the_form_opens_a_ticket_and_confirms_it(
+    app: Flask, client: FlaskClient, postal_outbox: list[Message]
+) -> None:
+    assert "We have sent a mail to ana@example.com." in write_to_us(client)
+    (message,) = postal_outbox
+    assert message.subject == "We have your message: It is broken"
+    assert "Hello Ana," in str(message.body)
+    assert [a.content_type for a in message.attachments] == ["image/png"]
+    assert message.extra_headers["Auto-Submitted"] == "auto-generated"
+    with app.app_context():
+        ticket = db.session.get(Ticket, 1)
+        assert ticket is not None
+        assert reply_address(ticket) in str(message.reply_to)
+    assert "Nothing works." in client.get("/desk/ticket/1").text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"email": "nobody"},
+        {"email": "a@b.c, d@e.f"},
+        {"text": ""},
+        {"subject": ""},
+        {"email": "a@b.c\r\nBcc: x@y.z"},
+    ],
+)
+def test_a_form_that_can_not_be_answered_is_refused(
+    app: Flask,
+    client: FlaskClient,
+    postal_outbox: list[Message],
+    changes: dict[str, str],
+) -> None:
+    assert 'class="error"' in write_to_us(client, **changes)
+    assert postal_outbox == []
+    assert count(app) == (0, 0)
+
+
+def test_a_conversation(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
+    write_to_us(client)
+    (confirmation,) = postal_sandbox.messages
+    mail, to = reply_to(
+        confirmation,
+        "It is the printer.",
+        attachments=[("../../p.png", "image/png", b"\x89PNG")],
+    )
+    request = postal_sandbox.receive(mail, to=to, sender="ana@example.com")
+    assert request.attempts[-1].status == 200
+    client.post("/desk/ticket/1", data={"text": "Turn it on."})
+    answer = postal_sandbox.messages[-1]
+    assert answer.subject == "Re: It is broken"
+    assert answer.content.in_reply_to == read_message_id(mail)
+    mail, to = reply_to(answer, "Thank you!")
+    postal_sandbox.receive(mail, to=to.upper(), sender="ana@example.com")
+    postal_sandbox.advance(minutes=1)
+    assert texts(app)[2:] == ["It is the printer.", "Turn it on.", "Thank you!"]
+    page = client.get("/desk/ticket/1").text
+    assert page.count('chip good">delivered') == 2
+    assert ">p.png</a>" in page
+    file = client.get("/desk/file/1")
+    assert file.data == b"\x89PNG"
+    assert file.headers["Content-Disposition"] == "attachment; filename=p.png"
+
+
+def read_message_id(mail: bytes) -> str:
+    found = re.search(rb"(?im)^message-id: <(.+)>", mail)
+    assert found
+    return found[1].decode()
+
+
+def test_a_mail_opens_a_ticket(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
+    mail = compose_mail("Help", "Please.", to="help@example.com")
+    postal_sandbox.receive(mail, to="help@example.com")
+    assert texts(app)[0] == "Please."
+    assert postal_sandbox.messages[0].recipient == "zoe@example.net"
+
+
+@pytest.mark.parametrize("format_", ["raw-json", "raw-form", "hash-json", "hash-form"])
+def test_a_mail_that_is_delivered_twice_is_stored_once(
+    app: Flask, postal_sandbox: Sandbox, format_: str
+) -> None:
+    app.extensions["postal"].inbox(app).cache = None  # as after a restart
+    mail = compose_mail("Help", "Please.", to="help@example.com")
+    request = postal_sandbox.receive(mail, to="help@example.com", format=format_)
+    again = postal_sandbox._engine.retry(request)
+    assert [attempt.status for attempt in again.attempts] == [200, 200]
+    assert count(app) == (1, 2)  # the mail and its confirmation
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Auto-Submitted": "auto-replied"},
+        {"Precedence": "auto_reply"},
+        {"X-Autoreply": "yes"},
+    ],
+)
+def test_machines_are_not_answered(
+    app: Flask,
+    client: FlaskClient,
+    postal_sandbox: Sandbox,
+    headers: dict[str, str],
+) -> None:
+    write_to_us(client)
+    mail, to = reply_to(postal_sandbox.messages[0], "I am away.")
+    mail = b"".join(f"{k}: {v}\r\n".encode() for k, v in headers.items()) + mail
+    postal_sandbox.receive(mail, to=to, sender="ana@example.com")
+    postal_sandbox.receive(mail, to="help@example.com", sender="ana@example.com")
+    assert len(postal_sandbox.messages) == 1
+    assert count(app)[0] == 1
+    assert "automatic" in client.get("/desk/ticket/1").text
+
+
+def test_an_address_with_a_wrong_signature_bounces(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
+    write_to_us(client)
+    mail, to = reply_to(postal_sandbox.messages[0], "Hi")
+    others = to.replace("ticket+1.", "ticket+2.")
+    for forged in (others, "ticket+1.0000000000000000@x.y", "ticket+1@x.y"):
+        request = postal_sandbox.receive(mail, to=forged)
+        assert "bounce this mail to its author" in request.attempts[-1].verdict
+    assert count(app)[0] == 1
+    with app.app_context():
+        assert ticket_number(to) == 1
+        assert ticket_number("help@example.com") is None
+
+
+def test_a_bounce_marks_the_contact(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
+    write_to_us(client, email="bounced+bo@example.com")
+    postal_sandbox.advance(minutes=1)
+    page = client.get("/desk/ticket/1").text
+    assert "mail came back" in page
+    assert 'chip bad">bounced' in page
+
+
+def test_the_html_of_mails_is_sanitised(
+    app: Flask, client: FlaskClient, postal_webhook: WebhookClient
+) -> None:
+    app.config["POSTAL_SUPPRESS_SEND"] = True
+    evil = (
+        "<p onclick='x()'>Hi<script>x()</script><img src='https://e.test/t.png'>"
+        "<a href='javascript:x()'>a</a><iframe src='//e.test'></iframe></p>"
+    )
+    mail = compose_mail("<b>x</b>", "Hi", to="help@example.com", html=evil)
+    postal_webhook.inbound(mail)
+    page = client.get("/desk/ticket/1").text
+    assert "Hi" in page
+    for bad in ("onclick", "<script>x", "e.test", "javascript:", "<iframe", "<b>x</b>"):
+        assert bad not in page
+    policy = client.get("/desk/").headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+
+
+def test_spam_is_dropped(app: Flask, postal_webhook: WebhookClient) -> None:
+    mail = compose_mail("Win", "now", to="help@example.com")
+    assert postal_webhook.inbound(mail, spam=True).status_code == 429
+    assert count(app) == (0, 0)
+
+
+def test_a_mail_that_can_not_be_sent_loses_nothing(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
+    postal_sandbox.fault("502", times=2)
+    assert "could not send you a mail" in write_to_us(client)
+    assert count(app) == (1, 1)
+    page = client.post("/desk/ticket/1", data={"text": "My long answer"}).text
+    assert "Not sent:" in page
+    assert "look before you try again" in page
+    assert "My long answer</textarea>" in page
+
+
+def test_the_desk_has_a_door(tmp_path: Path) -> None:
+    app = create_app({"WTF_CSRF_ENABLED": False}, instance_path=str(tmp_path))
+    client = app.test_client()
+    assert client.get("/desk/").status_code == 403
+    app.config["DESK_PASSWORD"] = "geheim"
+    assert client.get("/desk/").status_code == 401
+    assert client.get("/desk/file/1", auth=("x", "wrong")).status_code == 401
+    assert client.get("/desk/", auth=("x", "geheim")).status_code == 200
+    assert client.get("/").status_code == 200
+
+
+def test_forms_have_csrf_protection_and_webhooks_do_not_mind(tmp_path: Path) -> None:
+    app = create_app({"DESK_OPEN": True}, instance_path=str(tmp_path))
+    assert app.test_client().post("/", data=FORM).status_code == 400
+    with WebhookClient(app) as webhook:
+        assert webhook.tracking("delivered").status_code == 200
+
+
+def test_addresses_are_right_after_a_restart(tmp_path: Path) -> None:
+    addresses = []
+    for _ in range(2):
+        app = create_app(instance_path=str(tmp_path))
+        with app.app_context():
+            addresses.append(reply_address(Ticket(id=7, subject="x")))
+    assert addresses[0] == addresses[1]
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,122 @@
+"""Chromium, the help desk and its sandbox."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+from werkzeug.serving import make_server
+
+from example_app import create_app
+from example_app.models import db
+from flask_postal.sandbox import Clock, Sandbox, SigningKey
+from flask_postal.sandbox.server import hook_urls
+
+from ..processes import needed
+
+#: Where the pictures of the docs are put, if they are wanted.
+SCREENSHOTS = os.environ.get("FLASK_POSTAL_SCREENSHOTS")
+
+
+class World:
+    """The help desk and the sandbox, each on a port."""
+
+    def __init__(self, app: Flask, sandbox: Sandbox, url: str) -> None:
+        self.app = app
+        self.sandbox = sandbox
+        self.url = url
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    path = needed("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path, signing_key: SigningKey) -> Iterator[World]:
+    with Sandbox(key=signing_key, clock=Clock(speed=5)) as sandbox:
+        settings: dict[str, Any] = {**sandbox.settings(), "DESK_OPEN": True}
+        app = create_app(settings, instance_path=str(tmp_path))
+        app.debug = True
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        sandbox.tracking_url, sandbox.inbound_url = hook_urls(app, "postal", url)
+        yield World(app, sandbox, url)
+        sandbox.stop()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    with app.app_context():
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+WIDE, NARROW = (1280, 860), (390, 800)
+#: For tests of what is laid out differently on a phone.
+both_sizes = pytest.mark.parametrize(
+    "size", [WIDE, NARROW], indirect=True, ids=["wide", "narrow"]
+)
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    """The window."""
+    size: tuple[int, int] = getattr(request, "param", WIDE)
+    return size
+
+
+@pytest.fixture
+def page(chromium: Browser, size: tuple[int, int]) -> Iterator[Page]:
+    """A page; nothing on it may fail, open a dialog or reach for another host."""
+    context = chromium.new_context(
+        viewport={"width": size[0], "height": size[1]}, locale="en-GB"
+    )
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+    def dialog(box: Any) -> None:
+        problems.append(f"a dialog: {box.message}")
+        box.dismiss()
+
+    page.on("dialog", dialog)
+
+    def elsewhere(route: Route) -> None:
+        """Only what no policy has stopped comes here."""
+        problems.append(f"a request to {route.request.url}")
+        route.abort()
+
+    context.route(re.compile(r"^(?!http://127\.0\.0\.1:)"), elsewhere)
+    yield page
+    context.close()
+    assert problems == []
+
+
+def shoot(page: Page, name: str, size: tuple[int, int]) -> None:
+    """Take a picture for the docs."""
+    if SCREENSHOTS:
+        kind = "wide" if size[0] > 800 else "narrow"
+        page.screenshot(path=f"{SCREENSHOTS}/{name}-{kind}.png")
+
+
+def no_sideways(page: Page) -> None:
+    """A page fits its window: nothing sticks out on the right."""
+    extent = "[document.documentElement.scrollWidth, window.innerWidth]"
+    width, window = page.evaluate(extent)
+    assert width <= window
