@@ -41,10 +41,9 @@ def check(postal: Postal, app: Flask, url: str | None = None) -> Iterator[Findin
     if postal.settings.uses_sandbox and not (app.debug or app.testing):
         yield Finding(
             "warning",
-            "this is a sandbox, and the app is neither debug nor testing: no mail"
-            " reaches anybody",
-            f"before you deploy set {postal.settings.prefix}API_URL and _API_KEY to"
-            " those of a Postal",
+            "this is a sandbox: no mail reaches anybody",
+            "right for development; before you deploy set"
+            f" {postal.settings.prefix}API_URL and _API_KEY to those of a Postal",
         )
     yield from _api(postal)
     yield from _keys(postal)
@@ -57,7 +56,10 @@ def _settings(postal: Postal) -> Iterator[Finding]:
     settings, prefix = postal.settings, postal.settings.prefix
     if settings.api_url is None:
         yield Finding(
-            "error", "no mail can be sent: no URL", f"set {prefix}API_URL to Postal's"
+            "error",
+            "no mail can be sent: no URL",
+            f"set {prefix}API_URL to Postal's or, in development, to what"
+            " `flask postal sandbox` prints",
         )
     elif urlsplit(settings.api_url).scheme == "http" and not settings.api_is_loopback:
         yield Finding(
@@ -220,7 +222,8 @@ def _from_outside(
             yield Finding(
                 "error",
                 f"{address} can't be reached: {type(error).__name__}",
-                "check DNS, TLS and the proxy; Postal calls from its own network",
+                "does the app run there? Check DNS, TLS and the proxy too; Postal calls"
+                " from its own network",
             )
             continue
         if answer.status_code in expected and "[" in answer.text[:200]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from .errors import PostalError
+from .errors import PostalError, TransportError
 
 if TYPE_CHECKING:
     from .extension import Postal
@@ -43,6 +44,8 @@ def check_command(name: str | None, url: str | None) -> None:
     """
     from .checks import check
 
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.UsageError("--url begins with http:// or https://")
     postal = _postal(name)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     errors = 0
@@ -68,12 +71,15 @@ def keys_command(name: str | None) -> None:
     """
     postal = _postal(name)
     inbox = postal.webhooks
-    keys = inbox.find_keys(None)
+    with _quiet("flask_postal.webhooks"):
+        keys = inbox.find_keys(None)
     origin = f"{postal.settings.prefix}WEBHOOK_KEY"
     if inbox.discovers_keys:
         origin = f"{postal.settings.api_url}/.well-known/jwks.json"
     for key in keys:
         click.echo(f"{key.kid}  {key.bits} bits  {origin}")
+    if not keys and inbox.discovers_keys:
+        raise click.ClickException(f"no keys could be fetched from {origin}")
     if not keys:
         raise click.ClickException(
             f"there is no key; set {postal.settings.prefix}WEBHOOK_KEY to what"
@@ -113,6 +119,8 @@ def sandbox_command(
     delayed, failed, held, bounced, opened, clicked, duplicate, lost or late @ any
     domain; all others are delivered.
     """
+    if not app_url.startswith("http://"):
+        raise click.UsageError("--app-url begins with http://")
     from .sandbox import Clock, Sandbox
     from .sandbox.server import hook_urls
 
@@ -138,19 +146,25 @@ def sandbox_command(
     log = logging.getLogger("flask_postal.sandbox")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    with sandbox:
-        click.echo(
-            "A Postal for development. Put these into the app's configuration:\n"
-        )
-        for key, value in sandbox.settings(name).items():
-            if value is not None:
-                click.echo(f"    {key} = {value!r}")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also where the shell that started it has it ignored.
+        signal.signal(number, signal.default_int_handler)
+    with _explained(), sandbox:
+        settings = sandbox.settings(name).items()
+        values = {key: value for key, value in settings if value is not None}
+        click.echo("A Postal for development. Put into the app's configuration:\n")
+        for key, value in values.items():
+            click.echo(f"    {key} = {value!r}")
+        click.echo("\nor, where it has app.config.from_prefixed_env():\n")
+        for key, value in values.items():
+            click.echo(f"    export FLASK_{key}={value}")
         if hooks is None:
             click.echo("\nThis app has no webhooks; register postal.blueprint.")
         else:
             click.echo(f"\nEvents go to {hooks[0]},\nmail that comes in to {hooks[1]}.")
         kept = "in memory" if folder is None else f"in {folder}"
-        click.echo(f"Mails are kept {kept}. Ctrl-C stops it.", nl=True)
+        click.echo(f"Mails are kept {kept}; see them at {sandbox.url}/")
+        click.echo("Ctrl-C stops it.")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -174,8 +188,14 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
         html="<p>This mail was sent by <code>flask postal send-test</code>.</p>\n",
         sender=sender,
     )
-    with _explained():
-        result = postal.send(message)
+    # That this command is not debug says nothing about the app.
+    with _explained(), _quiet("flask_postal.sending"):
+        try:
+            result = postal.send(message)
+        except TransportError as error:
+            if postal.settings.uses_sandbox and not error.maybe_sent:
+                raise _no_sandbox(postal) from None
+            raise
     if result.suppressed:
         click.echo("suppressed: POSTAL_SUPPRESS_SEND is on, or the app is testing")
     for recipient in result.recipients.values():
@@ -188,7 +208,7 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
 @postal_cli.command("trigger")
 @name_option
 @click.argument("event")
-@click.option("--to", help="The recipient it is about; of a mail, the envelope's.")
+@click.option("--to", help="The recipient it is about; of a mail, else the one in To.")
 @click.option(
     "--set",
     "changes",
@@ -234,11 +254,12 @@ def trigger_command(
         from .sandbox.reading import read_mail
 
         raw = eml.read_bytes()
-        addresses = read_mail(raw).to
+        mail = read_mail(raw)
+        author = mail.from_email.addr_spec if mail.from_email else None
         content = {
             "raw": base64.b64encode(raw).decode(),
-            "to": to or (addresses[0].addr_spec if addresses else "app@example.com"),
-            "sender": sender or None,
+            "to": to or (mail.to[0].addr_spec if mail.to else "app@example.com"),
+            "sender": sender or author,
             "format": format_,
         }
         _show(_ask_sandbox(postal, "receive", content))
@@ -281,21 +302,29 @@ def fault_command(
     content = {"fault": fault, "times": times, "clear": clear}
     active = _ask_sandbox(_postal(name), "fault", content)
     for one, left in active.items():
-        click.echo(
-            f"{one}: {'until it is cleared' if left is None else f'{left} times'}"
-        )
+        often = "until it is cleared" if left is None else f"{left} x"
+        click.echo(f"{one}: {often}")
     if not active:
         click.echo("nothing goes wrong")
 
 
 def _show(made: Mapping[str, Any]) -> None:
     """Tell how the app answered; the exit code is 1 if Postal is not content."""
-    click.echo(f"{made['event']} to {made['url'] or 'nowhere'}")
+    about = f" about the mail to {made['recipient']}" if made["recipient"] else ""
+    click.echo(f"{made['event']}{about}, to {made['url'] or 'nowhere'}")
     if made["answer"]:
         click.echo(f"  answer: {made['answer'].strip()}")
+    if made["status"] == -2:
+        click.echo("  Does the app run there? `flask postal sandbox --app-url` tells.")
     click.echo(f"  {made['verdict']}")
     if made["state"] != "taken":
         raise click.exceptions.Exit(1)
+
+
+def _no_sandbox(postal: Postal) -> click.ClickException:
+    return click.ClickException(
+        f"no sandbox answers at {postal.settings.api_url}; run `flask postal sandbox`"
+    )
 
 
 def _ask_sandbox(
@@ -321,9 +350,7 @@ def _ask_sandbox(
             )
             answer = response.json() if response.content else {}
         except requests.RequestException:
-            raise click.ClickException(
-                f"no sandbox answers at {settings.api_url}; run `flask postal sandbox`"
-            ) from None
+            raise _no_sandbox(postal) from None
     if not response.ok:
         said = answer.get("error") or f"HTTP {response.status_code}"
         raise click.ClickException(f"the sandbox refused: {said}")

@@ -59,7 +59,7 @@ def test_events_are_triggered(app: Flask, tracking: list[Any]) -> None:
         *("--set", "payload.output=550 5.7.1 No", "--set", "payload.message.id=7"),
     )
     assert code == 0
-    assert "MessageDeliveryFailed to http://127.0.0.1:5000/postal/tracking/" in output
+    assert "MessageDeliveryFailed about the mail to bo@example.com, to http" in output
     assert "200: Postal is done with this event" in output
     (event,) = tracking
     assert (event.recipient, event.id) == ("bo@example.com", 7)
@@ -93,7 +93,7 @@ def test_stored_requests_are_replayed(app: Flask, tracking: list[Any]) -> None:
 
 
 def test_faults_are_switched(app: Flask, sandbox: Sandbox) -> None:
-    assert run(app, "fault", "502", "--times", "2")[1] == "502: 2 times\n"
+    assert run(app, "fault", "502", "--times", "2")[1] == "502: 2 x\n"
     assert "hang: until it is cleared" in run(app, "fault", "hang")[1]
     assert run(app, "fault", "--clear")[1] == "nothing goes wrong\n"
     assert sandbox.faults == {}

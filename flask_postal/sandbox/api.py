@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import re
 import socket
 import struct
@@ -27,6 +28,8 @@ from .stored import describe, describe_deliveries
 from .traffic import serialize
 
 __all__ = ["create_app"]
+
+_log = logging.getLogger("flask_postal.sandbox")
 
 #: Addresses in each of to, cc and bcc.
 MAX_ADDRESSES = 50
@@ -90,6 +93,8 @@ def create_app(
     def endpoint(name: str, answer: Callable[[Mapping[str, Any]], Any]) -> None:
         def view() -> Response:
             fault = engine.faults.take(api=True)
+            if fault is not None:
+                _log.info("fault: %s befalls a call of %s", fault, name)
             if fault is not None and (failed := _fail(fault, stopping)) is not None:
                 return failed
             began = time.monotonic()

@@ -21,10 +21,15 @@ class Clock:
             raise ValueError("the speed must be above 0")
         self._speed = speed
         self._began = time.time()
+        self._ahead = 0.0
 
     def now(self) -> float:
         """Return the time in seconds since 1970."""
-        return self._began + (time.time() - self._began) * self._speed
+        return self._began + self._ahead + (time.time() - self._began) * self._speed
+
+    def go_on_from(self, now: float) -> None:
+        """Move on to a time, if it is still to come."""
+        self._ahead += max(0.0, now - self.now())
 
     def real_seconds(self, seconds: float) -> float:
         """Return how long one has to wait for so many seconds of this clock."""

@@ -23,6 +23,7 @@ def describe_request(made: WebhookRequest) -> dict[str, Any]:
     return {
         "event": made.event,
         "hook": made.hook,
+        "recipient": made.recipient,
         "state": made.state,
         "url": last.url if last else None,
         "status": last.status if last else None,

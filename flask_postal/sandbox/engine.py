@@ -388,6 +388,8 @@ class Engine:
             secret=not foreign,
             state="dropped" if fault is Fault.DROP else "pending",
         )
+        if fault is not None:
+            _log.info("fault: %s befalls %s", fault, event)
         if fault is not Fault.DROP:
             late = {Fault.LATE: LATE, Fault.REORDER: REORDERED}.get(
                 fault or Fault.DROP, 0.0
@@ -470,10 +472,14 @@ class Engine:
             self.clock.now(), shown, answer.status, answer.text, verdict.text
         )
         self.store.add_attempt(request.id, verdict.state, attempt)
+        about = f"mail {request.mail_id}, " if request.mail_id is not None else ""
+        to = request.recipient
         _log.info(
-            "%s%s -> %s",
+            "%s%s%s%s -> %s",
+            about,
             request.event,
-            f" to {request.recipient!a}" if request.recipient else "",
+            f" to {to!a}" if to else "",
+            "" if request.secret else " (of another tenant)",
             verdict.text,
         )
         if verdict.again_in is not None and url is not None:
@@ -526,6 +532,12 @@ class Engine:
 
     # ---- time
 
+    def begin(self) -> None:
+        """Go on where the time was when the sandbox was last seen."""
+        seen = self.store.note("clock")
+        if seen is not None and not self.clock.manual:
+            self.clock.go_on_from(float(seen))
+
     def _plan(self, due: float, name: str, **arguments: Any) -> None:
         self.store.add_job(due, name, arguments)
 
@@ -557,6 +569,7 @@ class Engine:
                     self._doing.discard(job.id)
                 # Only now: a sandbox that is killed does it when it runs again.
                 self.store.remove_job(job.id)
+                self.store.set_note("clock", str(self.clock.now()))
                 done += 1
         return done
 

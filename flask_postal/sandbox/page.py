@@ -257,6 +257,11 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         engine.retry(made)
         return back(made.mail_id)
 
+    @page.get("/request/<int:number>/body")
+    def request_body(number: int) -> AnyResponse:
+        made = store.request(number) or abort(404)
+        return _file(made.body, "", f"{made.event}-{number}.body")
+
     @page.route("/compose", methods=["GET", "POST"])
     def compose() -> str | AnyResponse:
         if request.method == "GET":

@@ -201,6 +201,7 @@ class Sandbox:
         if not self._engine.clock.manual:
             self._threads.append(threading.Thread(target=self._work, daemon=True))
         self._server = server
+        self._engine.begin()
         for thread in self._threads:
             thread.start()
         return self
@@ -221,6 +222,7 @@ class Sandbox:
         if server is None:
             return
         self._stopping.set()
+        self._store.set_note("clock", str(self._engine.clock.now()))
         self._changed()
         server.shutdown()
         for thread in self._threads:

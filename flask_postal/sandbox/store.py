@@ -82,6 +82,11 @@ class Mail:
         """The mail, read: ``.text``, ``.html``, ``.attachments``, ``.headers`` ..."""
         return read_mail(self.raw)
 
+    @property
+    def delivered_content(self) -> InboundMessage:
+        """The mail as its recipient gets it, with tracked links and the pixel."""
+        return read_mail(self.delivered or self.raw)
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

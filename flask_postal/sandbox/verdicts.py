@@ -52,7 +52,7 @@ def judge_tracking(status: int, attempt: int) -> Verdict:
     left = len(TRACKING_DELAYS) + 1 - attempt
     return Verdict(
         "pending",
-        f"{said}: Postal comes again in {_span(delay)}, {left} attempts are left",
+        f"{said}: Postal comes again in {_span(delay)}, {_left(left)}",
         again_in=delay,
     )
 
@@ -80,13 +80,17 @@ def judge_inbound(status: int, attempt: int) -> Verdict:
     left = len(INBOUND_DELAYS) + 1 - attempt
     return Verdict(
         "pending",
-        f"{said}: Postal comes again in {_span(delay)}, {left} attempts are left",
+        f"{said}: Postal comes again in {_span(delay)}, {_left(left)}",
         again_in=delay,
     )
 
 
 def _said(status: int) -> str:
     return str(status) if status > 0 else "no answer"
+
+
+def _left(attempts: int) -> str:
+    return f"{attempts} attempts are left" if attempts > 1 else "for the last time"
 
 
 def _span(seconds: float) -> str:

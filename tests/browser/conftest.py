@@ -34,8 +34,9 @@ class World:
         self.url = url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """One browser; for no longer than it is needed, as it has an event loop running."""
     path = needed("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
