@@ -221,9 +221,7 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The mail that comes in, with the event `inbound`.",
 )
-@click.option(
-    "--from", "sender", default="zoe@example.net", help="Its envelope sender."
-)
+@click.option("--from", "sender", help="Its envelope sender; else the one in From.")
 @click.option(
     "--format",
     "format_",

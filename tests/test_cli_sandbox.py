@@ -16,6 +16,7 @@ from flask import Flask
 
 from flask_postal import Message, Postal
 from flask_postal.sandbox import ManualClock, Sandbox, SigningKey, compose_mail
+from flask_postal.sandbox.calls import call_url
 
 from .captures import CAPTURES
 from .processes import free_port
@@ -86,6 +87,36 @@ def test_mails_come_in(
     )
 
 
+def test_the_author_of_a_mail_gets_its_bounce(
+    app: Flask, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    file = tmp_path / "mail.eml"
+    file.write_bytes(compose_mail(to="a@b.c", sender="Cy <cy@example.org>"))
+    sandbox.inbound_url = "http://127.0.0.1:5000/nowhere/"
+    run(app, "trigger", "inbound", "--eml", str(file))
+    assert [mail.recipient for mail in sandbox.messages] == ["cy@example.org"]
+
+
+def test_an_app_that_does_not_run_is_asked_for(app: Flask, sandbox: Sandbox) -> None:
+    sandbox.call_with(call_url)
+    sandbox.tracking_url = "http://127.0.0.1:9/postal/tracking/"
+    output = run(app, "trigger", "delivered")[1]
+    assert "Does the app run there?" in output
+    assert "no answer: Postal comes again in 2 minutes" in output
+
+
+def test_a_test_mail_without_a_sandbox_is_explained(
+    app: Flask, sandbox: Sandbox
+) -> None:
+    url = sandbox.url
+    sandbox.stop()
+    app.config["POSTAL_CONNECT_RETRIES"] = 0
+    code, output = run(app, "send-test", "ana@example.com")
+    assert (code, f"no sandbox answers at {url}" in output) == (1, True)
+    code, output = run(app, "keys")
+    assert (code, "no keys could be fetched from" in output) == (1, True)
+
+
 def test_stored_requests_are_replayed(app: Flask, tracking: list[Any]) -> None:
     file = CAPTURES / "webhooks" / "MessageBounced.body"
     assert run(app, "replay", str(file))[0] == 0
@@ -108,6 +139,8 @@ def test_faults_are_switched(app: Flask, sandbox: Sandbox) -> None:
         (["trigger", "inbound"], "needs --eml FILE"),
         (["fault", "nonsense"], "no fault 'nonsense'; there are 500, 502"),
         (["replay", __file__], "neither an event nor a mail"),
+        (["sandbox", "--app-url", "127.0.0.1:5000"], "--app-url begins with http://"),
+        (["check", "--url", "127.0.0.1:5000"], "--url begins with http"),
     ],
 )
 def test_mistakes_are_explained(app: Flask, arguments: list[str], text: str) -> None:

@@ -204,6 +204,7 @@ def test_links_and_pixel_are_put_in_and_reported(
     assert link in (mail.content.text or "")
     assert link not in text
     assert "example.com" not in html
+    assert mail.delivered_content.html == html
     urls = [part for part in html.replace('"', "'").split("'") if "://" in part]
     assert len(urls) == 2
     clicked = requests.get(
@@ -591,6 +592,28 @@ def test_odd_events_stop_nothing(sandbox: Sandbox, send: Send) -> None:
     sandbox.trigger("delivered", set={"payload": 1})
     send()
     assert sandbox.wait_for("delivered", to="ana@example.com").state == "taken"
+
+
+def test_time_goes_on_where_it_was(tmp_path: Path, signing_key: SigningKey) -> None:
+    """What was due in a minute is not due in hours, because time was faster before."""
+    with Sandbox(folder=tmp_path, key=signing_key, clock=Clock(speed=10_000)) as fast:
+        fast.tracking_url = "http://127.0.0.1:9/"
+        time.sleep(0.2)
+        seen = fast._engine.clock.now()
+    assert seen > time.time() + 500
+    with Sandbox(folder=tmp_path, key=signing_key) as again:
+        assert 0 <= again._engine.clock.now() - seen < 3600
+
+
+def test_the_log_names_mails_faults_and_tenants(
+    sandbox: Sandbox, send: Send, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.fault("foreign", times=1)
+    sent = send()
+    sandbox.advance(seconds=1)
+    assert f"mail {sent.id} to 'ana@example.com'" in caplog.text
+    assert "fault: foreign befalls MessageSent" in caplog.text
+    assert "(of another tenant) -> 401" in caplog.text
 
 
 # ---- what goes wrong

@@ -125,6 +125,9 @@ def test_every_event_has_a_button(
     request.locator("summary").click()
     expect(request.locator("pre")).to_contain_text(f'"event": "{shown}"')
     expect(request.locator(".attempt")).to_contain_text("/postal/tracking/")
+    with page.expect_download() as download:
+        request.get_by_text("Download the body").click()
+    world.sandbox.replay(download.value.path())
     request.get_by_text("Post it again now").click()
     again = page.locator(".request", has_text=shown).last
     again.locator("summary").click()
