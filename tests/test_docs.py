@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from flask_postal.sandbox import Sandbox
+
+from .processes import free_port, wait_for
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +48,69 @@ def test_the_project_of_the_testing_page_passes(pytester: pytest.Pytester) -> No
         (pytester.path / name.removeprefix("# ")).write_text(code)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=6)
+
+
+def test_the_quick_start_leads_to_an_event(tmp_path: Path) -> None:
+    """Its app and its commands, on free ports."""
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    block = BLOCK.search(text)
+    assert block
+    (tmp_path / "app.py").write_text(block[1])
+    app_port, sandbox_port = free_port(), free_port()
+    flask = [sys.executable, "-m", "flask"]
+    for command in ("flask postal sandbox", "flask run --debug"):
+        assert f".venv/bin/{command}\n" in text
+    sandbox = background(
+        tmp_path,
+        *(*flask, "postal", "sandbox", "--port", str(sandbox_port)),
+        *("--app-url", f"http://127.0.0.1:{app_port}"),
+    )
+    app = None
+    try:
+        exports = dict(
+            re.findall(r"export (FLASK_\w+)=(\S+)", read_until(sandbox, "Ctrl-C"))
+        )
+        assert len(exports) == 3
+        app = background(
+            tmp_path,
+            *(*flask, "run", "--debug", "--no-reload", "--port", str(app_port)),
+            **exports,
+        )
+        wait_for(app_port, app)
+        for name in ("ana", "bounced"):
+            address = f"http://127.0.0.1:{app_port}/welcome/{name}@example.com"
+            assert requests.post(address, timeout=10).json()["id"]
+        told = read_until(app, "bounced@example.com bounced")
+        assert "ana@example.com delivered" in told
+        page = requests.get(f"http://127.0.0.1:{sandbox_port}/", timeout=5).text
+        assert "bounced@example.com" in page
+    finally:
+        for process in filter(None, (sandbox, app)):
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def background(
+    folder: Path, *command: str, **environment: str
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stdout
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(seen)
 
 
 def test_readme_has_its_two_commands() -> None:
