@@ -217,6 +217,16 @@ def test_a_mail_that_can_not_be_sent_loses_nothing(
     assert "My long answer</textarea>" in page
 
 
+def test_any_database_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "elsewhere.sqlite"
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{file}")
+    app = create_app(instance_path=str(tmp_path))
+    with app.app_context():
+        assert str(db.engine.url) == f"sqlite:///{file}"
+        db.engine.dispose()
+    assert file.exists()
+
+
 def test_the_desk_has_a_door(tmp_path: Path) -> None:
     app = create_app({"WTF_CSRF_ENABLED": False}, instance_path=str(tmp_path))
     client = app.test_client()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from example_app.models import Entry
+from example_app.receivers import open_ticket
 from flask_postal import Message
 from flask_postal.sandbox import compose_mail
 from flask_postal.sandbox.faults import Fault
@@ -320,14 +322,37 @@ def test_no_field_of_a_mail_runs_anything(page: Page, world: World) -> None:
             raw, to=f'"{quoted}"@example.com', sender=f"x{number}@example.net"
         )
         send(world, "ana@example.com", subject=name, body=evil, html=evil)
+        with world.app.app_context():
+            open_ticket(
+                f"y{number}@example.net",
+                evil,
+                evil,
+                Entry(author=evil, text=evil, token=f"token{number}", postal_id=1),
+            )
+        world.sandbox.trigger(
+            "failed",
+            to=f"y{number}@example.net",
+            set={
+                "payload.output": evil,
+                "payload.details": evil,
+                "payload.message.token": f"token{number}",
+            },
+        )
+        world.sandbox.trigger(
+            "clicked", set={"payload.url": evil, "payload.user_agent": evil}
+        )
     pages = [
         f"{world.url}/desk/",
         world.sandbox.url,
-        *(f"{world.url}/desk/ticket/{number + 1}" for number in range(len(XSS))),
+        f"{world.sandbox.url}/server",
+        *(f"{world.url}/desk/ticket/{number + 1}" for number in range(2 * len(XSS))),
     ]
     for mail in world.sandbox._store.list_mails():
-        for view in ("html", "text", "headers", "raw", "attachments"):
-            pages.append(f"{world.sandbox.url}/mail/{mail.id}?view={view}")
+        incoming = mail.direction == "incoming"
+        views = (
+            ("html", "text", "headers", "raw", "attachments") if incoming else ("html",)
+        )
+        pages += [f"{world.sandbox.url}/mail/{mail.id}?view={view}" for view in views]
     for url in pages:
         page.goto(url)
         assert page.url.startswith("http://127.0.0.1:")
