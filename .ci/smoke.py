@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+import requests
 from flask import Flask
 
 import flask_postal
 from flask_postal import Message, Postal, tracking_received
 from flask_postal.sandbox import Sandbox
-from flask_postal.sandbox.traffic import webhook
 
 if "site-packages" not in str(flask_postal.__file__):
     raise SystemExit(f"not the installed package: {flask_postal.__file__}")
@@ -27,19 +27,18 @@ with Sandbox() as sandbox:
     def on_tracking(app: Flask, event: object, **extra: object) -> None:
         events.append(event)
 
+    sandbox.deliver_to(app)
     with app.app_context():
         result = postal.send(
             Message("Hi", ["ana@example.com"], body="Hi", sender="hello@example.com")
         )
-    body = webhook("MessageSent", {"message": {}, "status": "Sent"}, 1.0)
-    answer = app.test_client().post(
-        "/postal/tracking/",
-        data=body,
-        content_type="application/json",
-        headers=sandbox.key.headers(body),
-    )
-if result.recipients["ana@example.com"].id != 1 or answer.status_code != 200:
+    answer = sandbox.wait_for("delivered").attempts[0]
+    page = requests.get(f"{sandbox.url}/mail/1", timeout=5).text
+    style = requests.get(f"{sandbox.url}/page-static/sandbox.css", timeout=5).text
+if result.recipients["ana@example.com"].id != 1 or answer.status != 200:
     raise SystemExit(f"failed: {result} {answer}")
+if "ana@example.com" not in page or "--accent" not in style:
+    raise SystemExit("the sandbox's page is not in the wheel")
 if len(events) != 1:
     raise SystemExit("no event")
 print("the wheel works")
