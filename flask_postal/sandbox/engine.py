@@ -38,10 +38,8 @@ _log = logging.getLogger("flask_postal.sandbox")
 SERVER_TOKEN = "sndbox"  # noqa: S105
 #: Bytes of a mail.
 MAX_MAIL = 25 * 1024 * 1024
-#: Seconds by which a webhook is late when it is to be.
-LATE = 20 * 60.0
-#: Seconds by which a webhook lets the next ones pass.
-REORDERED = 5.0
+#: Seconds by which a webhook is late, or lets the next ones pass.
+_DELAYS = {Fault.LATE: 20 * 60.0, Fault.REORDER: 5.0}
 
 _HOST = "sandbox.localhost (127.0.0.1)"
 _DETAILS = {
@@ -391,11 +389,9 @@ class Engine:
         if fault is not None:
             _log.info("fault: %s befalls %s", fault, event)
         if fault is not Fault.DROP:
-            late = {Fault.LATE: LATE, Fault.REORDER: REORDERED}.get(
-                fault or Fault.DROP, 0.0
-            )
+            due = now + (_DELAYS.get(fault, 0.0) if fault is not None else 0.0)
             for _ in range(2 if fault is Fault.DUPLICATE else 1):
-                self._plan(now + late, "post", request=request.id)
+                self._plan(due, "post", request=request.id)
         self._changed()
         return request
 

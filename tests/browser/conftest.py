@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import threading
@@ -65,6 +66,7 @@ def world(tmp_path: Path, signing_key: SigningKey) -> Iterator[World]:
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()
+    gc.collect()  # what is left open is told of here, and not in another test
 
 
 WIDE, NARROW = (1280, 860), (390, 800)
@@ -88,7 +90,7 @@ def page(chromium: Browser, size: tuple[int, int]) -> Iterator[Page]:
         viewport={"width": size[0], "height": size[1]}, locale="en-GB"
     )
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(20_000)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
 

@@ -18,6 +18,16 @@ from flask_postal.sandbox.trigger import SERVER_EVENTS
 
 from .conftest import World, both_sizes, no_sideways, shoot
 
+# Werkzeug's development server leaves a static file open when the browser turns away
+# before it has all of it.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <_io:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+expect.set_options(timeout=15_000)  # a machine may have other things to do
+
 Size = tuple[int, int]
 
 
