@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,13 @@ def create_app(config: Mapping[str, Any] | None = None, **options: Any) -> Flask
 def _secret_key(file: Path) -> str:
     """Return a key that stays: it signs the addresses that answers come to."""
     if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex())
-    return file.read_text()
+        # Made whole before it has its name: other workers start in the same moment.
+        with tempfile.NamedTemporaryFile("w", dir=file.parent) as new:
+            new.write(secrets.token_hex())
+            new.flush()
+            with suppress(FileExistsError):
+                os.link(new.name, file)
+    key = file.read_text().strip()
+    if len(key) < 32:
+        raise RuntimeError(f"{file} holds no key; delete it, and a new one is made")
+    return key

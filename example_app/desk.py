@@ -26,6 +26,7 @@ from flask_postal import PostalError, SendError
 
 from .mail import reply_address, send_answer
 from .models import File, Ticket, db, now
+from .text import text
 
 __all__ = ["blueprint"]
 
@@ -66,14 +67,14 @@ def tickets() -> str:
     return render_template("tickets.html", tickets=list(everything))
 
 
-@blueprint.route("/ticket/<int:number>", methods=["GET", "POST"])
+@blueprint.route("/ticket/<int(max=2147483647):number>", methods=["GET", "POST"])
 def ticket(number: int) -> str | AnyResponse:
     """Show a conversation, and send an answer."""
     found = db.session.get(Ticket, number) or abort(404)
     form = AnswerForm()
     if form.validate_on_submit():
         try:
-            send_answer(found, str(form.text.data))
+            send_answer(found, text(form.text.data))
         except PostalError as error:
             unsure = isinstance(error, SendError) and error.maybe_sent
             flash(f"Not sent: {error}", "bad")
@@ -90,7 +91,7 @@ def ticket(number: int) -> str | AnyResponse:
     )
 
 
-@blueprint.post("/ticket/<int:number>/close")
+@blueprint.post("/ticket/<int(max=2147483647):number>/close")
 def close(number: int) -> AnyResponse:
     """Close a ticket, or open it again."""
     found: Any = db.session.get(Ticket, number) or abort(404)
@@ -99,7 +100,7 @@ def close(number: int) -> AnyResponse:
     return redirect(url_for(".ticket", number=number))
 
 
-@blueprint.get("/file/<int:number>")
+@blueprint.get("/file/<int(max=2147483647):number>")
 def file(number: int) -> Response:
     """Hand out a file that came by mail; never to be shown by the browser itself."""
     found = db.session.get(File, number) or abort(404)

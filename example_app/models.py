@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import DateTime, ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 __all__ = ["Contact", "Entry", "Event", "File", "Ticket", "db"]
@@ -37,6 +37,9 @@ class Contact(Model):
     name: Mapped[str] = mapped_column(String(255), default="")
     #: Why mail to this address came back; ``None`` if it did not.
     bounced: Mapped[str | None] = mapped_column(String(500), default=None)
+    bounced_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), default=None
+    )
     tickets: Mapped[list[Ticket]] = relationship(back_populates="contact")
 
 
@@ -49,7 +52,7 @@ class Ticket(Model):
     contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"))
     subject: Mapped[str] = mapped_column(String(500))
     is_open: Mapped[bool] = mapped_column(default=True)
-    changed: Mapped[datetime] = mapped_column(default=now)
+    changed: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     contact: Mapped[Contact] = relationship(back_populates="tickets")
     entries: Mapped[list[Entry]] = relationship(
         back_populates="ticket", order_by="Entry.id"
@@ -71,7 +74,7 @@ class Entry(Model):
     text: Mapped[str] = mapped_column(default="")
     #: Sanitised.
     html: Mapped[str | None] = mapped_column(default=None)
-    created: Mapped[datetime] = mapped_column(default=now)
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     message_id: Mapped[str | None] = mapped_column(String(500), default=None)
     #: Postal's number and token of a mail we sent.
     postal_id: Mapped[int | None] = mapped_column(default=None)
@@ -114,4 +117,4 @@ class Event(Model):
     token: Mapped[str] = mapped_column(String(64), index=True)
     kind: Mapped[str] = mapped_column(String(32))
     description: Mapped[str | None] = mapped_column(String(500), default=None)
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, current_app, flash, redirect, render_template, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms import StringField, TextAreaField
-from wtforms.validators import InputRequired, Length, Regexp
+from wtforms.validators import InputRequired, Length, ValidationError
 
-from flask_postal import PostalError
+from flask_postal import Message, MessageError, PostalError
 
+from . import postal
 from .mail import send_confirmation
 from .models import Entry
 from .receivers import open_ticket
+from .text import line, text
 
 __all__ = ["blueprint"]
 
 blueprint = Blueprint("public", __name__)
 
-_ADDRESS = r"[^\s@<>,]+@[^\s@<>,]+\.[^\s@<>,]+\Z"
+
+def can_be_answered(form: Any, field: Any) -> None:
+    """Check an address as it will be checked when a mail goes there."""
+    try:
+        postal.prepare(Message("x", [(form.name.data or "", field.data)], body="x"))
+    except MessageError as error:
+        raise ValidationError("Is this your address?") from error
 
 
 class ContactForm(FlaskForm):  # type: ignore[misc]
@@ -29,9 +39,7 @@ class ContactForm(FlaskForm):  # type: ignore[misc]
         "Your mail address",
         [
             InputRequired("We need an address to answer to."),
-            Regexp(
-                r"[^\s@<>,]+@[^\s@<>,]+\.[^\s@<>,]+$", message="Is this an address?"
-            ),
+            can_be_answered,
             Length(max=255),
         ],
     )
@@ -47,9 +55,8 @@ def contact() -> str | Response:
     form = ContactForm()
     if not form.validate_on_submit():
         return render_template("contact.html", form=form)
-    name = " ".join(str(form.name.data or "").split())
-    email = str(form.email.data)
-    entry = Entry(author=name or email, text=str(form.text.data))
+    name, email = line(form.name.data, 100), line(form.email.data, 255)
+    entry = Entry(author=name or email, text=text(form.text.data))
     ticket = open_ticket(email, name, str(form.subject.data), entry)
     try:
         send_confirmation(ticket)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import nh3
 from flask import Flask, current_app
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from flask_postal import PostalError, RejectMail
 
 from .mail import send_confirmation, ticket_number
 from .models import Contact, Entry, Event, File, Ticket, db, now
+from .text import line, safe_html, text, without_quotes
 
 __all__ = ["on_inbound", "on_server_event", "on_tracking", "open_ticket"]
 
-#: What of a mail's HTML is shown. No images: they would tell its author who reads it.
-_TAGS = nh3.ALLOWED_TAGS - {"img", "map", "area"}
-_QUOTE = re.compile(r"^(?:On .{1,200} wrote:|-{3,} ?Original Message.*)$", re.M | re.S)
+#: Tickets of one contact in an hour that are confirmed; two machines may write to each
+#: other.
+MAX_CONFIRMED = 5
 
 
 def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
@@ -35,18 +35,22 @@ def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
             event_id=event.event_id,
             token=event.token,
             kind=str(event.event_type),
-            description=(words or "")[:500] or None,
+            description=line(words) or None,
             at=event.timestamp or now(),
         )
     )
-    if event.event_type in ("bounced", "failed") and event.recipient:
-        contact = find_contact(event.recipient)
-        if contact is not None:
-            contact.bounced = (words or "mail came back")[:500]
-    elif event.event_type == "delivered" and event.recipient:
-        contact = find_contact(event.recipient)
-        if contact is not None:
-            contact.bounced = None
+    contact = find_contact(event.recipient or "")
+    at = event.timestamp or now()
+    if contact is not None and event.event_type in ("bounced", "failed"):
+        contact.bounced, contact.bounced_at = line(words) or "mail came back", at
+    elif (
+        contact is not None
+        and event.event_type == "delivered"
+        and contact.bounced_at is not None
+        # Events come in any order: what was delivered before says nothing.
+        and at > _aware(contact.bounced_at)
+    ):
+        contact.bounced = contact.bounced_at = None
     db.session.commit()
 
 
@@ -68,61 +72,91 @@ def on_inbound(app: Flask, event: Any, **extra: Any) -> None:
         number = ticket_number(message.envelope_recipient or "")
     except ValueError as error:
         raise RejectMail(str(error)) from error
-    author = message.from_email
+    author = (message.reply_to or [message.from_email])[0]
+    address = author.addr_spec if author else message.envelope_sender
     automatic = message.is_auto_reply or message.is_bounce
+    html = safe_html(message.html)
     entry = Entry(
-        author=str(author or message.envelope_sender or "unknown"),
+        author=line(str(message.from_email or address or "unknown")),
         is_automatic=automatic,
-        text=_without_quotes(message.stripped_text or message.text or ""),
-        html=nh3.clean(message.html, tags=_TAGS) if message.html else None,
-        message_id=message.message_id,
+        text=without_quotes(text(message.stripped_text or message.text)),
+        html=html,
+        message_id=line(message.message_id) or None,
         delivery_key=key,
         files=[
             File(name=part.safe_filename, content=part.content)
             for part in [*message.attachments, *message.inlines.values()]
         ],
     )
+    if message.html and html is None:
+        content = message.html.encode("utf-8", "replace")
+        entry.files.append(File(name="message.html", content=content))
     ticket = db.session.get(Ticket, number) if number is not None else None
     if ticket is not None:
         ticket.entries.append(entry)
         ticket.changed = now()
         ticket.is_open = ticket.is_open or not automatic
-        _commit()
+        db.session.commit()
         return
-    if author is None or automatic:
-        return  # nobody to answer, or a machine: no ticket of its own
-    ticket = open_ticket(
-        author.addr_spec, author.display_name, message.subject or "", entry
-    )
-    _confirm(ticket)
+    if automatic:
+        app.logger.info("an automatic mail to nobody's ticket is not kept")
+        return
+    if not address:
+        raise RejectMail("there is nobody to answer")
+    name = author.display_name if author else ""
+    ticket = open_ticket(address, name, message.subject or "", entry)
+    if _may_confirm(message, ticket):
+        _confirm(ticket)
 
 
 def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
     """Store a new conversation with its first entry."""
-    contact = find_contact(email)
-    if contact is None:
-        contact = Contact(email=email[:255], name=name[:255])
-        db.session.add(contact)
-    ticket = Ticket(
-        contact=contact, subject=_line(subject) or "(no subject)", entries=[entry]
-    )
-    db.session.add(ticket)
-    _commit()
+    for last in (False, True):
+        contact = find_contact(email)
+        if contact is None:
+            contact = Contact(email=_normal(email), name=line(name, 100))
+        subject = line(subject) or "(no subject)"
+        ticket = Ticket(contact=contact, subject=subject, entries=[entry])
+        db.session.add(ticket)
+        try:
+            db.session.commit()
+        except IntegrityError:
+            # Another request has stored the contact, or this mail, in the same moment.
+            db.session.rollback()
+            if last:
+                raise
+        else:
+            break
     return ticket
+
+
+def _may_confirm(message: Any, ticket: Ticket) -> bool:
+    """Tell whether a confirmation can't end in a loop (RFC 3834)."""
+    if message.envelope_sender is None or message.header("list-id"):
+        return False
+    if (message.header("precedence") or "").lower() in ("bulk", "list", "junk"):
+        return False
+    if message.header("x-auto-response-suppress"):
+        return False
+    recent = select(func.count(Ticket.id)).where(
+        Ticket.contact_id == ticket.contact_id,
+        Ticket.changed > now() - timedelta(hours=1),
+    )
+    return (db.session.scalar(recent) or 0) <= MAX_CONFIRMED
 
 
 def find_contact(email: str) -> Contact | None:
     """Return who has an address."""
-    return db.session.scalar(select(Contact).where(Contact.email == email))
+    return db.session.scalar(select(Contact).where(Contact.email == _normal(email)))
 
 
-def _commit() -> None:
-    try:
-        db.session.commit()
-    except IntegrityError:
-        # Another worker has stored the same mail in the same moment.
-        db.session.rollback()
-        raise
+def _normal(email: str) -> str:
+    return line(email, 255).lower()
+
+
+def _aware(at: datetime) -> datetime:
+    """SQLite forgets the time zone."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _confirm(ticket: Ticket) -> None:
@@ -131,13 +165,3 @@ def _confirm(ticket: Ticket) -> None:
         send_confirmation(ticket)
     except PostalError:
         current_app.logger.exception("ticket %d could not be confirmed", ticket.id)
-
-
-def _without_quotes(text: str) -> str:
-    """Cut off what the mail quotes."""
-    found = _QUOTE.search(text)
-    return (text[: found.start()] if found and found.start() else text).strip()
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:500]

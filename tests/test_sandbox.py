@@ -91,3 +91,48 @@ def test_a_name_tells_servers_apart(sandbox: Sandbox) -> None:
     with app.app_context():
         result = marketing.send(Message("Hi", "a@b.c", body="x", sender="a@b.c"))
     assert result.recipients["a@b.c"].id == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form", "status"),
+    [
+        ("GET", "/mail/7", {}, 404),
+        ("GET", f"/mail/{'9' * 31}", {}, 404),
+        ("GET", f"/mail/{'9' * 31}/html", {}, 404),
+        ("POST", f"/request/{'9' * 31}/retry", {}, 404),
+        ("GET", "/?q=" + "a" * 60_000, {}, 200),
+        ("POST", "/mail/7/event", {"event": "opened"}, 404),
+        ("POST", "/server/event", {"event": "nonsense"}, 400),
+        ("POST", "/server/fault", {"fault": "500", "times": ""}, 303),
+        ("POST", "/server/fault", {"fault": "500", "times": "x"}, 303),
+        ("POST", "/server/fault", {"fault": "nonsense"}, 400),
+        ("POST", "/server/fault", {}, 400),
+        ("POST", "/compose", {}, 303),
+        ("POST", "/compose", {"format": "nonsense"}, 400),
+        ("POST", "/compose", {"subject": "a\x0b\u2028\x85b\0"}, 303),
+        ("POST", "/compose", {"to": "=?utf-8?q?=0a?=@x.y", "from": "\n"}, 303),
+        ("POST", "/clear", {}, 303),
+    ],
+)
+def test_no_request_breaks_the_page(
+    sandbox: Sandbox, method: str, path: str, form: dict[str, str], status: int
+) -> None:
+    client = sandbox.app.test_client()
+    answer = client.open(path, method=method, data=form, base_url=sandbox.url)
+    assert answer.status_code == status
+
+
+def test_images_of_a_mail_are_shown_up_to_a_size(sandbox: Sandbox) -> None:
+    image = (
+        b"Content-Type: multipart/related; boundary=b\r\n\r\n--b\r\n"
+        b"Content-Type: text/html\r\n\r\n"
+        + b"<img src=cid:i>" * 400
+        + b"\r\n--b\r\nContent-Type: image/png\r\nContent-ID: <i>\r\n\r\n"
+        + b"x" * 500_000
+        + b"\r\n--b--\r\n"
+    )
+    made = sandbox.receive(image, to="a@b.c")
+    client = sandbox.app.test_client()
+    page = client.get(f"/mail/{made.mail_id}/html", base_url=sandbox.url).data
+    assert page.count(b"data:image/png") == 20
+    assert len(page) < 20_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,9 @@ def test_the_form_opens_a_ticket_and_confirms_it(
         {"text": ""},
         {"subject": ""},
         {"email": "a@b.c\r\nBcc: x@y.z"},
+        {"email": "a@b.c\n"},
+        {"email": "a@b.c\0"},
+        {"email": "\u00e9@b.c"},
     ],
 )
 def test_a_form_that_can_not_be_answered_is_refused(
@@ -197,6 +201,121 @@ def test_the_html_of_mails_is_sanitised(
         assert bad not in page
     policy = client.get("/desk/").headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
+
+
+def mail_in(sandbox: Sandbox, raw: bytes, sender: str | None = "z@e.net") -> int:
+    request = sandbox.receive(raw, to="help@example.com", sender=sender)
+    return request.attempts[-1].status
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"From: z@e.net\r\nSubject: =?utf-8?q?a=00b?=",
+        b"From: " + b"n" * 600 + b" <z@e.net>",
+        b"From: " + b"a" * 260 + b"@e.net",
+        b"From: z@e.net\r\nMessage-ID: <" + b"m" * 900 + b"@x>",
+        b"From: just a name",
+        b"Subject: nobody",
+    ],
+)
+def test_no_mail_is_too_odd_to_be_stored(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox, head: bytes
+) -> None:
+    for number in (1, 2):
+        raw = head + b"\r\nX-N: %d\r\n\r\nh\0i\xff" % number
+        assert mail_in(postal_sandbox, raw) == 200
+        assert client.get(f"/desk/ticket/{number}").status_code == 200
+    assert count(app)[0] == 2
+    with app.app_context():
+        for entry in db.session.query(Entry).all():
+            assert "\0" not in entry.text + entry.author
+            assert len(entry.author) <= 500
+            assert len(entry.message_id or "") <= 500
+
+
+def test_what_stands_below_a_quote_stays(app: Flask, postal_sandbox: Sandbox) -> None:
+    quote = b"Hello,\r\n\r\nOn Mon, Ana wrote:\r\n> does it work?\r\n"
+    mail_in(postal_sandbox, b"From: z@e.net\r\n\r\n" + quote)
+    mail_in(postal_sandbox, b"From: z@e.net\r\n\r\n" + quote + b"No: 4711.")
+    assert texts(app, 1)[0] == "Hello,"
+    assert texts(app, 2)[0].endswith("No: 4711.")
+
+
+@pytest.mark.parametrize(
+    ("head", "sender"),
+    [
+        (b"From: z@e.net", None),
+        (b"From: z@e.net\r\nPrecedence: bulk", "z@e.net"),
+        (b"From: z@e.net\r\nList-Id: <x.y>", "z@e.net"),
+        (b"From: z@e.net\r\nX-Auto-Response-Suppress: All", "z@e.net"),
+    ],
+)
+def test_a_confirmation_that_could_come_back_is_not_sent(
+    app: Flask, postal_sandbox: Sandbox, head: bytes, sender: str | None
+) -> None:
+    assert mail_in(postal_sandbox, head + b"\r\n\r\nHi", sender) == 200
+    assert postal_sandbox.messages == []
+    assert count(app) == (1, 1)
+
+
+def test_two_machines_do_not_write_to_each_other_for_ever(
+    app: Flask, postal_sandbox: Sandbox
+) -> None:
+    for number in range(10):
+        mail_in(postal_sandbox, b"From: z@e.net\r\nX-N: %d\r\n\r\nHi" % number)
+    assert count(app)[0] == 10
+    assert len(postal_sandbox.messages) == 5
+
+
+def test_html_that_is_too_much_or_nothing_is_not_shown(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
+    began = time.process_time()
+    for html in ("<div>" * 100_000, "<body>\n<img src='x.png'>\n</body>"):
+        mail = compose_mail("x", "ORDER4711", to="help@example.com", html=html)
+        assert mail_in(postal_sandbox, mail) == 200
+    assert time.process_time() - began < 3
+    for number in (1, 2):
+        page = client.get(f"/desk/ticket/{number}").text
+        assert "ORDER4711" in page
+        assert "message.html" in page
+
+
+def test_a_late_event_does_not_undo_a_bounce(
+    app: Flask, client: FlaskClient, postal_webhook: WebhookClient
+) -> None:
+    app.config["POSTAL_SUPPRESS_SEND"] = True
+    write_to_us(client)
+    for event, at in (("bounced", 2000.0), ("delivered", 1000.0)):
+        changes = {"timestamp": at}
+        if event == "delivered":
+            changes["payload.timestamp"] = at
+        postal_webhook.tracking(event, "ANA@example.com", set=changes)
+    assert "mail came back" in client.get("/desk/ticket/1").text
+    after = {"timestamp": 3000.0, "payload.timestamp": 3000.0}
+    postal_webhook.tracking("delivered", "ana@example.com", set=after)
+    assert "mail came back" not in client.get("/desk/ticket/1").text
+
+
+def test_answers_go_where_the_author_wants_them(
+    app: Flask, postal_sandbox: Sandbox
+) -> None:
+    head = b"From: form@site.example\r\nReply-To: Real <real@person.example>"
+    mail_in(postal_sandbox, head + b"\r\n\r\nHi", "form@site.example")
+    assert postal_sandbox.messages[0].recipient == "real@person.example"
+
+
+def test_an_empty_key_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").touch()
+    with pytest.raises(RuntimeError, match="holds no key; delete it"):
+        create_app(instance_path=str(tmp_path))
+
+
+@pytest.mark.parametrize("page", ["ticket", "file"])
+def test_what_is_not_there_is_not_found(client: FlaskClient, page: str) -> None:
+    for number in ("7", "9" * 30):
+        assert client.get(f"/desk/{page}/{number}").status_code == 404
 
 
 def test_spam_is_dropped(app: Flask, postal_webhook: WebhookClient) -> None:

@@ -26,6 +26,7 @@ from flask import (
     request,
     url_for,
 )
+from werkzeug.routing import IntegerConverter
 from werkzeug.wrappers import Response as AnyResponse
 
 from .faults import API_FAULTS, Fault
@@ -42,6 +43,8 @@ __all__ = ["add_page"]
 
 #: What may be shown as an image; SVG is a document and may hold a script.
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+#: Bytes of images that are shown in a mail.
+MAX_SHOWN = 10_000_000
 _CID = re.compile(r"cid:([^\"'\s>)]+)", re.IGNORECASE)
 _VIEWS = ("html", "text", "headers", "raw", "attachments")
 _PAGE_POLICY = (
@@ -66,8 +69,16 @@ class Entry:
     request: WebhookRequest | None = None
 
 
+class _Id(IntegerConverter):
+    """A number that SQLite can take."""
+
+    def __init__(self, map: Any) -> None:
+        super().__init__(map, max=2**63 - 1)
+
+
 def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
     """Add the page to the sandbox's app."""
+    app.url_map.converters["id"] = _Id
     page = Blueprint(
         "page",
         __name__,
@@ -101,7 +112,7 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
     def common() -> dict[str, Any]:
         hook = sandbox.tracking_url or sandbox.inbound_url
         parts = urlsplit(hook) if hook else None
-        query = request.args.get("q", "")
+        query = request.args.get("q", "")[:200]
         return {
             "sandbox": sandbox,
             "app_url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
@@ -143,7 +154,7 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
     def version() -> dict[str, int]:
         return {"version": engine.version}
 
-    @page.get("/mail/<int:number>")
+    @page.get("/mail/<id:number>")
     def mail(number: int) -> str:
         found = find(number)
         content = found.content
@@ -160,14 +171,18 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
             formats=FORMATS,
         )
 
-    @page.get("/mail/<int:number>/html")
+    @page.get("/mail/<id:number>/html")
     def html(number: int) -> AnyResponse:
         content = find(number).content
 
+        left = MAX_SHOWN
+
         def embed(match: re.Match[str]) -> str:
+            nonlocal left
             part = content.inlines.get(unquote(match[1].replace("&amp;", "&")))
-            if part is None or part.content_type not in _IMAGES:
+            if part is None or part.content_type not in _IMAGES or part.size > left:
                 return match[0]
+            left -= part.size
             data = base64.b64encode(part.content).decode()
             return f"data:{part.content_type};base64,{data}"
 
@@ -176,27 +191,27 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         response.headers["Content-Security-Policy"] = _MAIL_POLICY
         return response
 
-    @page.get("/mail/<int:number>/cid/<path:content_id>")
+    @page.get("/mail/<id:number>/cid/<path:content_id>")
     def inline(number: int, content_id: str) -> AnyResponse:
         part = find(number).content.inlines.get(content_id)
         if part is None:
             abort(404)
         return _file(part.content, part.content_type, part.safe_filename)
 
-    @page.get("/mail/<int:number>/attachment/<int:index>")
+    @page.get("/mail/<id:number>/attachment/<id:index>")
     def attachment(number: int, index: int) -> AnyResponse:
         files = find(number).content.attachments
         if index >= len(files):
             abort(404)
         return _file(files[index].content, "", files[index].safe_filename)
 
-    @page.get("/mail/<int:number>/raw")
+    @page.get("/mail/<id:number>/raw")
     def raw(number: int) -> AnyResponse:
         return _file(find(number).raw, "", f"mail-{number}.eml")
 
     # ---- doing
 
-    @page.post("/mail/<int:number>/event")
+    @page.post("/mail/<id:number>/event")
     def event(number: int) -> AnyResponse:
         name = request.form.get("event", "")
         if name not in EVENTS:
@@ -205,11 +220,11 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         sandbox.happen(found, name)
         return back(number)
 
-    @page.post("/mail/<int:number>/resend")
+    @page.post("/mail/<id:number>/resend")
     def resend(number: int) -> AnyResponse:
         return back(engine.resend(find(number)).id)
 
-    @page.route("/mail/<int:number>/edit", methods=["GET", "POST"])
+    @page.route("/mail/<id:number>/edit", methods=["GET", "POST"])
     def edit(number: int) -> str | AnyResponse:
         found = find(number)
         if request.method == "GET":
@@ -233,7 +248,7 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         )
         return back(mails[0].id)
 
-    @page.post("/mail/<int:number>/reply")
+    @page.post("/mail/<id:number>/reply")
     def reply(number: int) -> AnyResponse:
         form = request.form
         found = find(number)
@@ -243,7 +258,7 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         )
         return back(made.mail_id)
 
-    @page.post("/mail/<int:number>/deliver")
+    @page.post("/mail/<id:number>/deliver")
     def deliver(number: int) -> AnyResponse:
         found = find(number)
         if found.direction != "incoming":
@@ -251,13 +266,13 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         engine.deliver_again(found, _format(request.form))
         return back(number)
 
-    @page.post("/request/<int:number>/retry")
+    @page.post("/request/<id:number>/retry")
     def retry(number: int) -> AnyResponse:
         made = store.request(number) or abort(404)
         engine.retry(made)
         return back(made.mail_id)
 
-    @page.get("/request/<int:number>/body")
+    @page.get("/request/<id:number>/body")
     def request_body(number: int) -> AnyResponse:
         made = store.request(number) or abort(404)
         return _file(made.body, "", f"{made.event}-{number}.body")
@@ -322,7 +337,7 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
             sandbox.clear_faults()
         elif form.get("fault") in list(Fault):
             times = form.get("times", "")
-            sandbox.fault(form["fault"], int(times) if times in "123456789" else None)
+            sandbox.fault(form["fault"], int(times) if times in ("1", "3") else None)
         else:
             abort(400)
         return redirect(url_for("page.server"), 303)
@@ -396,15 +411,14 @@ def _format(form: Mapping[str, str]) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split("\n")).replace("\r", " ").strip()
+    return re.sub(r"[\x00-\x1f\x7f]", "", " ".join(text.split()))
 
 
 def _address(text: str) -> str:
     """Return an address that the standard library can write; it is only shown."""
     text = _line(text)
-    return (
-        text if re.fullmatch(r"[^<>]*<?[^\s<>@]+@[^\s<>@]+>?", text) else "a@b.invalid"
-    )
+    usual = re.fullmatch(r"[^<>]*<?[^\s<>@]+@[^\s<>@]+>?", text)
+    return text if usual and "=?" not in text else "unreadable@address.invalid"
 
 
 def _media_type(text: str) -> str:

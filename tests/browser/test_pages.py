@@ -291,6 +291,10 @@ def test_the_panels_of_the_server(page: Page, world: World, size: Size) -> None:
         page.click(f"button[name=fault][value='{fault}']")
         expect(page.locator("#active")).to_contain_text(str(fault))
     assert set(world.sandbox.faults) == {str(fault) for fault in Fault}
+    page.select_option("[name=times]", "")
+    page.click("button[name=fault][value='hang']")
+    expect(page.locator("#active")).to_contain_text("hang")
+    assert world.sandbox.faults["hang"] is None
     page.click("#clear-faults")
     expect(page.locator("#active")).to_have_text("Nothing goes wrong.")
     before = page.locator("#kid").text_content()
