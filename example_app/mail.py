@@ -9,12 +9,17 @@ from pathlib import Path
 
 from flask import current_app
 
-from flask_postal import Message
+from flask_postal import Message, PostalError, SendError
 
 from . import postal
 from .models import Entry, Ticket, db
 
-__all__ = ["reply_address", "send_answer", "send_confirmation", "ticket_number"]
+__all__ = [
+    "confirm",
+    "reply_address",
+    "send_answer",
+    "ticket_number",
+]
 
 LOGO = Path(__file__).parent / "static" / "logo.png"
 _ADDRESS = re.compile(r"ticket\+(\d{1,9})\.([0-9a-f]{16})@", re.IGNORECASE)
@@ -47,7 +52,7 @@ def _signature(number: int) -> str:
     return hmac.new(key, b"ticket %d" % number, hashlib.sha256).hexdigest()[:16]
 
 
-def send_confirmation(ticket: Ticket) -> Entry:
+def _send_confirmation(ticket: Ticket) -> Entry:
     """Tell the author of a new ticket that it has arrived."""
     message = _message(
         ticket, f"We have your message: {ticket.subject}", "mail/confirmation"
@@ -62,6 +67,23 @@ def send_confirmation(ticket: Ticket) -> Entry:
         text="We have your message, and will answer it as soon as we can.",
     )
     return _send(ticket, message, entry)
+
+
+def confirm(ticket: Ticket) -> str | None:
+    """Confirm a ticket; that it can't be confirmed is no reason to lose it.
+
+    :returns: What went wrong, for its author; ``None`` if nothing did.
+    """
+    try:
+        _send_confirmation(ticket)
+    except PostalError as error:
+        current_app.logger.warning("ticket %d is not confirmed: %s", ticket.id, error)
+        unsure = isinstance(error, SendError) and error.maybe_sent
+        may = "may not have been" if unsure else "could not be"
+        ticket.problem = f"the confirmation {may} sent: {error}"[:500]
+        db.session.commit()
+        return f"We have your message. A mail about it {may} sent to you."
+    return None
 
 
 def send_answer(ticket: Ticket, text: str) -> Entry:
@@ -98,5 +120,6 @@ def _send(ticket: Ticket, message: Message, entry: Entry) -> Entry:
     entry.postal_id, entry.token = sent.id, sent.token
     entry.message_id = result.message_id
     ticket.entries.append(entry)
+    ticket.problem = None
     db.session.commit()
     return entry

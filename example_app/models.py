@@ -51,6 +51,8 @@ class Ticket(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"))
     subject: Mapped[str] = mapped_column(String(500))
+    #: What went wrong when a confirmation was to be sent.
+    problem: Mapped[str | None] = mapped_column(String(500), default=None)
     is_open: Mapped[bool] = mapped_column(default=True)
     changed: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     contact: Mapped[Contact] = relationship(back_populates="tickets")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, current_app, flash, redirect, render_template, url_for
+from flask import Blueprint, flash, redirect, render_template, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
 from wtforms import StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, ValidationError
 
-from flask_postal import Message, MessageError, PostalError
+from flask_postal import Message, MessageError
 
 from . import postal
-from .mail import send_confirmation
+from .mail import confirm
 from .models import Entry
 from .receivers import open_ticket
 from .text import line, text
@@ -58,11 +58,9 @@ def contact() -> str | Response:
     name, email = line(form.name.data, 100), line(form.email.data, 255)
     entry = Entry(author=name or email, text=text(form.text.data))
     ticket = open_ticket(email, name, str(form.subject.data), entry)
-    try:
-        send_confirmation(ticket)
-    except PostalError as error:
-        current_app.logger.warning("ticket %d is not confirmed: %s", ticket.id, error)
-        flash("We have your message, but could not send you a mail about it.", "bad")
-    else:
-        flash(f"Thank you. We have sent a mail to {email}.", "good")
+    problem = confirm(ticket)
+    flash(
+        problem or f"Thank you. We have sent a mail to {email}.",
+        "bad" if problem else "good",
+    )
     return redirect(url_for(".contact"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Flask, current_app
+from flask import Flask
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from flask_postal import PostalError, RejectMail
+from flask_postal import RejectMail
 
-from .mail import send_confirmation, ticket_number
+from .mail import confirm, ticket_number
 from .models import Contact, Entry, Event, File, Ticket, db, now
 from .text import line, safe_html, text, without_quotes
 
@@ -42,7 +42,7 @@ def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
     contact = find_contact(event.recipient or "")
     at = event.timestamp or now()
     if contact is not None and event.event_type in ("bounced", "failed"):
-        contact.bounced, contact.bounced_at = line(words) or "mail came back", at
+        contact.bounced, contact.bounced_at = line(words) or str(event.event_type), at
     elif (
         contact is not None
         and event.event_type == "delivered"
@@ -106,7 +106,7 @@ def on_inbound(app: Flask, event: Any, **extra: Any) -> None:
     name = author.display_name if author else ""
     ticket = open_ticket(address, name, message.subject or "", entry)
     if _may_confirm(message, ticket):
-        _confirm(ticket)
+        confirm(ticket)
 
 
 def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
@@ -157,11 +157,3 @@ def _normal(email: str) -> str:
 def _aware(at: datetime) -> datetime:
     """SQLite forgets the time zone."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _confirm(ticket: Ticket) -> None:
-    """Confirm a ticket; that it can't be confirmed is no reason to lose it."""
-    try:
-        send_confirmation(ticket)
-    except PostalError:
-        current_app.logger.exception("ticket %d could not be confirmed", ticket.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,7 @@ def check(postal: Postal, app: Flask, url: str | None = None) -> Iterator[Findin
         )
     yield from _api(postal)
     yield from _keys(postal)
+    yield from _cache(postal)
     yield from _receivers(app)
     yield from _views(postal, app, url)
     yield from _limiter(postal, app)
@@ -134,6 +137,38 @@ def _keys(postal: Postal) -> Iterator[Finding]:
         )
 
 
+def _cache(postal: Postal) -> Iterator[Finding]:
+    from .webhooks.dedupe import MemoryCache
+
+    cache, setting = postal.webhooks.cache, f"{postal.settings.prefix}DEDUPE_CACHE"
+    if cache is None or isinstance(cache, MemoryCache):
+        return
+    key, problem, began = "flask-postal:check", "it forgets at once", time.monotonic()
+    try:
+        cache.delete(key)
+        cache.add(key, 1, 60)
+        if cache.get(key) == 1:
+            problem = ""
+        cache.delete(key)
+    except Exception as error:  # noqa: BLE001 - whatever client, whatever it raises
+        problem = type(error).__name__
+    took = time.monotonic() - began
+    if problem:
+        yield Finding(
+            "error",
+            f"{setting}: the cache does not work ({problem}, after {took:.1f} s)",
+            "look at its address; until then, what Postal repeats is handled again",
+        )
+    elif took > 1:
+        yield Finding(
+            "warning",
+            f"{setting}: the cache took {took:.1f} s",
+            "Postal gives 5 s in all",
+        )
+    else:
+        yield Finding("ok", f"{setting}: the cache works")
+
+
 def _receivers(app: Flask) -> Iterator[Finding]:
     cure = "connect a receiver; inside create_app() with weak=False"
     for signal, level, what in (
@@ -200,13 +235,19 @@ def _views(postal: Postal, app: Flask, url: str | None) -> Iterator[Finding]:
             " Postal calls",
         )
     if url:
-        yield from _from_outside(url, paths, expected)
+        yield from _from_outside(url, paths, expected, postal.settings.webhook_secrets)
 
 
 def _from_outside(
-    url: str, paths: dict[str, str], expected: set[int]
+    url: str, paths: dict[str, str], expected: set[int], secrets: tuple[str, ...]
 ) -> Iterator[Finding]:
     import requests
+
+    headers = {"Content-Type": "application/json"}
+    if secrets:
+        # Without a signature: the app says so, unless it wants another password.
+        pair = base64.b64encode(secrets[0].encode()).decode()
+        headers["Authorization"] = f"Basic {pair}"
 
     for name, path in sorted(paths.items()):
         address = url.rstrip("/") + path
@@ -214,7 +255,7 @@ def _from_outside(
             answer = requests.post(
                 address,
                 data=b"{}",
-                headers={"Content-Type": "application/json"},
+                headers=headers,
                 timeout=5,
                 allow_redirects=False,
             )
@@ -226,8 +267,14 @@ def _from_outside(
                 " from its own network",
             )
             continue
-        if answer.status_code in expected and "[" in answer.text[:200]:
-            yield Finding("ok", f"{name}: {address} answers as it should")
+        if answer.text.startswith("wrong password ["):
+            yield Finding(
+                "error",
+                f"{name}: {address} wants another password",
+                "is it this app, with this WEBHOOK_SECRET?",
+            )
+        elif answer.status_code in expected and "[" in answer.text[:200]:
+            yield Finding("ok", f"{name}: {address} refuses what is not signed")
         else:
             yield Finding(
                 "error",

@@ -187,11 +187,47 @@ def test_the_url_is_tried_from_outside(sandbox: Sandbox) -> None:
     assert "answers HTTP 308, and not from us" in output
     code, output = run(app, "check", "--url", "http://127.0.0.1:9")
     assert (code, "can't be reached" in output) == (1, True)
+    with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
+        code, output = run(app, "check", "--url", server.url)
+    assert (code, output.count("refuses what is not signed")) == (0, 2)
+    (first, *_) = server.bodies
+    assert first.headers["authorization"] == "Basic dXNlcjpwYXNzd29yZA=="
     with loopback(
         answering("401 Unauthorized", b"wrong password [12345678]")
     ) as server:
         code, output = run(app, "check", "--url", server.url)
-    assert (code, output.count("answers as it should")) == (0, 2)
+    assert (code, output.count("wants another password")) == (1, 2)
+
+
+class Gone:
+    """A cache whose server is not there."""
+
+    def add(self, *arguments: Any) -> Any:
+        raise ConnectionError("redis://u:geheim@10.0.0.1")
+
+    get = set = delete = add
+
+
+class Working(dict[str, Any]):
+    """The least that a cache can do."""
+
+    def add(self, key: str, value: Any, timeout: float) -> bool:
+        return self.setdefault(key, value) is value
+
+    def set(self, key: str, value: Any, timeout: float) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+def test_a_cache_that_does_not_work_is_found(sandbox: Sandbox) -> None:
+    code, output = run(good(sandbox, POSTAL_DEDUPE_CACHE=Gone()), "check")
+    assert code == 1
+    assert "POSTAL_DEDUPE_CACHE: the cache does not work (ConnectionError" in output
+    assert "geheim" not in output
+    code, output = run(good(sandbox, POSTAL_DEDUPE_CACHE=Working()), "check")
+    assert (code, "POSTAL_DEDUPE_CACHE: the cache works" in output) == (0, True)
 
 
 def test_keys_are_listed() -> None:

@@ -378,6 +378,28 @@ def test_a_broken_cache_never_loses_an_event(
     assert "cache for duplicates failed" in caplog.text
 
 
+def test_a_cache_that_is_slow_to_fail_is_asked_once(
+    app: Flask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postal gives five seconds; and a password in the cache's URL is not logged."""
+    asked = []
+
+    class Unreachable:
+        def __getattr__(self, name: str) -> Any:
+            def method(*arguments: Any) -> Any:
+                asked.append(name)
+                time.sleep(0.02)
+                raise ConnectionError("redis://u:geheim@10.0.0.1/0 does not answer")
+
+            return method
+
+    monkeypatch.setattr(dedupe, "SLOW", 0.01)
+    with tracking_received.connected_to(first):
+        assert run(app, Unreachable()) is Dispatched.HANDLED
+    assert (calls, len(asked)) == (["first"], 1)
+    assert "geheim" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [

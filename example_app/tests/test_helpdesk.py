@@ -328,8 +328,12 @@ def test_a_mail_that_can_not_be_sent_loses_nothing(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
     postal_sandbox.fault("502", times=2)
-    assert "could not send you a mail" in write_to_us(client)
+    assert "A mail about it may not have been sent" in write_to_us(client)
     assert count(app) == (1, 1)
+    assert "not confirmed" in client.get("/desk/").text
+    assert (
+        "the confirmation may not have been sent" in client.get("/desk/ticket/1").text
+    )
     page = client.post("/desk/ticket/1", data={"text": "My long answer"}).text
     assert "Not sent:" in page
     assert "look before you try again" in page

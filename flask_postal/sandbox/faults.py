@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from enum import StrEnum
 
-__all__ = ["API_FAULTS", "Fault", "Faults"]
+__all__ = ["ABOUT", "API_FAULTS", "Fault", "Faults"]
 
 
 class Fault(StrEnum):
@@ -35,6 +35,24 @@ API_FAULTS = frozenset(
         *(Fault.RESET, Fault.RESET_STORED, Fault.TRUNCATED, Fault.SUSPENDED),
     }
 )
+
+
+#: What each of them is, in a line.
+ABOUT = {
+    Fault.ERROR_500: "Postal fails with HTTP 500",
+    Fault.BAD_GATEWAY: "a proxy answers with HTML",
+    Fault.FORBIDDEN: "the Host is not the right one",
+    Fault.SUSPENDED: "the mail server is suspended",
+    Fault.HANG: "no answer for a minute",
+    Fault.RESET: "the connection is reset",
+    Fault.RESET_STORED: "it is reset after the mail was taken",
+    Fault.TRUNCATED: "the mail is taken, the answer is cut off",
+    Fault.DUPLICATE: "the next event comes twice",
+    Fault.DROP: "the next event never comes",
+    Fault.REORDER: "the next event comes after the one behind it",
+    Fault.LATE: "the next event comes after 20 minutes",
+    Fault.FOREIGN: "in place of the next event comes one of another tenant",
+}
 
 
 class Faults:

@@ -29,7 +29,7 @@ from flask import (
 from werkzeug.routing import IntegerConverter
 from werkzeug.wrappers import Response as AnyResponse
 
-from .faults import API_FAULTS, Fault
+from .faults import ABOUT, API_FAULTS, Fault
 from .inbound import FORMATS
 from .store import Mail, WebhookRequest
 from .trigger import EVENTS, SERVER_EVENTS
@@ -143,6 +143,9 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         if number is None:
             return redirect(url_for("page.index"), 303)
         return redirect(url_for("page.mail", number=number), 303)
+
+    def told(text: str) -> AnyResponse:
+        return redirect(url_for("page.server", told=text), 303)
 
     # ---- looking
 
@@ -317,6 +320,7 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
             server_events=SERVER_EVENTS,
             api_faults=[f for f in Fault if f in API_FAULTS],
             webhook_faults=[f for f in Fault if f not in API_FAULTS],
+            about=ABOUT,
             faults=sandbox.faults,
             settings=sandbox.settings(),
             requests=list(reversed(own))[:50],
@@ -327,8 +331,8 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         name = request.form.get("event", "")
         if name not in SERVER_EVENTS:
             abort(400)
-        sandbox.trigger(name)
-        return redirect(url_for("page.server"), 303)
+        made = sandbox.trigger(name)
+        return told(f"{name}: {made.attempts[-1].verdict}")
 
     @page.post("/server/fault")
     def fault() -> AnyResponse:
@@ -345,12 +349,13 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
     @page.post("/server/key")
     def key() -> AnyResponse:
         sandbox.rotate_key()
-        return redirect(url_for("page.server"), 303)
+        return told("There is a new key: the app has to find it")
 
     @page.post("/server/foreign")
     def foreign() -> AnyResponse:
-        engine.foreign()
-        return redirect(url_for("page.server"), 303)
+        status = engine.foreign().attempts[-1].status
+        verdict = "it got in" if 200 <= status < 300 else "refused, as it should be"
+        return told(f"The other tenant's event was answered with {status}: {verdict}")
 
     @page.post("/clear")
     def clear() -> AnyResponse:

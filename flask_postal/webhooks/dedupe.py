@@ -15,10 +15,15 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError
+from ..outcome import redact
 
 __all__ = ["Cache", "Delivery", "MemoryCache", "check_cache"]
 
 _log = logging.getLogger("flask_postal.webhooks")
+_monotonic = time.monotonic
+
+#: Seconds after which a cache that fails is not asked again for the same delivery.
+SLOW = 0.5
 
 #: Seconds for which a delivery belongs to one request. A worker that dies frees it so.
 LEASE = 120
@@ -191,8 +196,16 @@ class Delivery:
     def _ask(self, method: str, *arguments: Any) -> Any:
         if self._cache is None:
             return None
+        began = _monotonic()
         try:
             return getattr(self._cache, method)(*arguments)
-        except Exception:  # noqa: BLE001 - whatever client it is, and whatever it raises
-            _log.exception("the cache for duplicates failed; going on without it")
+        except Exception as error:  # noqa: BLE001 - whatever client, whatever it raises
+            _log.error(
+                "the cache for duplicates failed; going on without it: %s: %s",
+                type(error).__name__,
+                ascii(redact(str(error))),
+            )
+            if _monotonic() - began > SLOW:
+                # Postal waits five seconds in all: it is not asked again this time.
+                self._cache = None
             return None

@@ -110,7 +110,7 @@ def test_a_bounce_marks_the_contact(page: Page, world: World) -> None:
 
 def test_the_form_tells_what_is_missing(page: Page, world: World) -> None:
     write_to_us(page, world, email="nobody", text="")
-    expect(page.locator(".error").first).to_contain_text("Is this an address?")
+    expect(page.locator(".error").first).to_contain_text("Is this your address?")
     expect(page.locator("[name=subject]")).to_have_value("The printer prints nothing")
 
 
