@@ -596,3 +596,23 @@ def test_a_weapon_takes_no_longer_than_a_mail(raw: bytes) -> None:
     began = time.process_time()
     everything(mail(raw))
     assert time.process_time() - began < 5
+
+
+def test_a_long_thread_with_a_large_file_is_read_whole() -> None:
+    """Forwarded mails in forwarded mails, which only the parser can take apart."""
+    file = base64.encodebytes(bytes(3_000_000)).replace(b"\n", b"\r\n")
+    raw = (
+        b"Content-Type: multipart/mixed; boundary=b0\r\n\r\n--b0\r\n"
+        b"Content-Type: application/zip\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        + file
+    )
+    for number in range(1, 30):
+        raw += (
+            b"--b0\r\nContent-Type: message/rfc822\r\n\r\n"
+            b"Content-Type: multipart/mixed; boundary=i%d\r\n\r\n"
+            b"--i%d\r\n\r\nmail %d\r\n--i%d--\r\n" % ((number,) * 4)
+        )
+    message = mail(raw + b"--b0--\r\n")
+    assert len(message.attachments) == 30
+    assert message.attachments[0].size == 3_000_000
+    assert message.defects == []
