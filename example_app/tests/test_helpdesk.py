@@ -10,12 +10,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from example_app import create_app
 from example_app.mail import reply_address, ticket_number
 from example_app.models import Entry, Ticket, db
 from flask_postal import Message
 from flask_postal.sandbox import Sandbox, compose_mail, reply_to
 from flask_postal.testing import WebhookClient
+
+from .conftest import MakeApp
 
 FORM = {
     "name": "Ana",
@@ -306,10 +307,10 @@ def test_answers_go_where_the_author_wants_them(
     assert postal_sandbox.messages[0].recipient == "real@person.example"
 
 
-def test_an_empty_key_is_not_taken(tmp_path: Path) -> None:
+def test_an_empty_key_is_not_taken(make_app: MakeApp, tmp_path: Path) -> None:
     (tmp_path / "secret_key").touch()
     with pytest.raises(RuntimeError, match="holds no key; delete it"):
-        create_app(instance_path=str(tmp_path))
+        make_app()
 
 
 @pytest.mark.parametrize("page", ["ticket", "file"])
@@ -340,18 +341,18 @@ def test_a_mail_that_can_not_be_sent_loses_nothing(
     assert "My long answer</textarea>" in page
 
 
-def test_any_database_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_database_will_do(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "elsewhere.sqlite"
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{file}")
-    app = create_app(instance_path=str(tmp_path))
-    with app.app_context():
+    with make_app().app_context():
         assert str(db.engine.url) == f"sqlite:///{file}"
-        db.engine.dispose()
     assert file.exists()
 
 
-def test_the_desk_has_a_door(tmp_path: Path) -> None:
-    app = create_app({"WTF_CSRF_ENABLED": False}, instance_path=str(tmp_path))
+def test_the_desk_has_a_door(make_app: MakeApp) -> None:
+    app = make_app(WTF_CSRF_ENABLED=False)
     client = app.test_client()
     assert client.get("/desk/").status_code == 403
     app.config["DESK_PASSWORD"] = "geheim"
@@ -361,18 +362,19 @@ def test_the_desk_has_a_door(tmp_path: Path) -> None:
     assert client.get("/").status_code == 200
 
 
-def test_forms_have_csrf_protection_and_webhooks_do_not_mind(tmp_path: Path) -> None:
-    app = create_app({"DESK_OPEN": True}, instance_path=str(tmp_path))
+def test_forms_have_csrf_protection_and_webhooks_do_not_mind(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(DESK_OPEN=True)
     assert app.test_client().post("/", data=FORM).status_code == 400
     with WebhookClient(app) as webhook:
         assert webhook.tracking("delivered").status_code == 200
 
 
-def test_addresses_are_right_after_a_restart(tmp_path: Path) -> None:
+def test_addresses_are_right_after_a_restart(make_app: MakeApp, tmp_path: Path) -> None:
     addresses = []
     for _ in range(2):
-        app = create_app(instance_path=str(tmp_path))
-        with app.app_context():
+        with make_app().app_context():
             addresses.append(reply_address(Ticket(id=7, subject="x")))
     assert addresses[0] == addresses[1]
     assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
