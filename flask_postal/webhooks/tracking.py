@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ _NAMED = {
 _SERVER_EVENTS = frozenset(
     {"DomainDNSError", "SendLimitApproaching", "SendLimitExceeded"}
 )
+#: ``/`` or ``:``, written with its code.
+_ESCAPED_URL = re.compile(rb"\\u00(?:2[fF]|3[aA])")
 _RECORDS = ("spf", "dkim", "mx", "return_path")
 
 
@@ -93,7 +96,7 @@ def _may_hold_url(body: bytes) -> bool:
     or with its code."""
     if b"://" in body:
         return True
-    return b"\\" in body and (b"\\/" in body or b"\\u00" in body)
+    return b"\\" in body and (b"\\/" in body or _ESCAPED_URL.search(body) is not None)
 
 
 def _server_event(
