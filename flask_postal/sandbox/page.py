@@ -313,7 +313,7 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
 
     @page.get("/server")
     def server() -> str:
-        own = [r for r in store.requests() if r.mail_id is None]
+        own = store.requests_about(None)
         return render_template(
             "server.html",
             current=None,
@@ -375,7 +375,7 @@ def _has(content: Any, view: str) -> bool:
 
 def _timeline(store: Any, mail: Mail) -> list[Entry]:
     """What happened to a mail, oldest first."""
-    made = [r for r in store.requests() if r.mail_id == mail.id]
+    made = store.requests_about(mail.id)
     accepted = "accepted" if mail.direction == "outgoing" else "came in"
     entries = [Entry(mail.timestamp, accepted, "Pending")]
     for delivery in store.deliveries(mail.id):

@@ -192,9 +192,8 @@ class Store:
                 "SELECT id FROM mails ORDER BY id DESC LIMIT -1 OFFSET ?", (MAX_MAILS,)
             ).fetchall():
                 self._forget(old)
-        mail = self.mail(number)
-        assert mail is not None  # noqa: S101 - it has just been stored
-        return mail
+            (row,) = self._all("SELECT * FROM mails WHERE id = ?", number)
+        return _mail(row)
 
     def mail(self, number: int) -> Mail | None:
         """Return a mail."""
@@ -298,9 +297,8 @@ class Store:
                     "DELETE FROM requests WHERE mail_id IS NULL AND id <= ?",
                     (number - 2 * MAX_MAILS,),
                 )
-        request = self.request(number)
-        assert request is not None  # noqa: S101 - it has just been stored
-        return request
+            (row,) = self._all("SELECT * FROM requests WHERE id = ?", number)
+            return self._request(row)
 
     def request(self, number: int) -> WebhookRequest | None:
         """Return a request with its attempts."""
@@ -310,6 +308,13 @@ class Store:
     def requests(self) -> list[WebhookRequest]:
         """Return all requests, oldest first."""
         rows = self._all("SELECT * FROM requests ORDER BY id")
+        return [self._request(row) for row in rows]
+
+    def requests_about(self, mail_id: int | None) -> list[WebhookRequest]:
+        """Return the requests about a mail, or about none, oldest first."""
+        rows = self._all(
+            "SELECT * FROM requests WHERE mail_id IS ? ORDER BY id", mail_id
+        )
         return [self._request(row) for row in rows]
 
     def add_attempt(self, request_id: int, state: str, attempt: Attempt) -> None:

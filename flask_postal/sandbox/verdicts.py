@@ -48,13 +48,7 @@ def judge_tracking(status: int, attempt: int) -> Verdict:
         return Verdict(
             "lost", f"{said} to the last attempt: Postal gives up, this event is lost"
         )
-    delay = TRACKING_DELAYS[attempt - 1]
-    left = len(TRACKING_DELAYS) + 1 - attempt
-    return Verdict(
-        "pending",
-        f"{said}: Postal comes again in {_span(delay)}, {_left(left)}",
-        again_in=delay,
-    )
+    return _again(said, TRACKING_DELAYS, attempt)
 
 
 def judge_inbound(status: int, attempt: int) -> Verdict:
@@ -76,8 +70,12 @@ def judge_inbound(status: int, attempt: int) -> Verdict:
             f"{said} to the last attempt: Postal would bounce this mail to its author",
             bounces=True,
         )
-    delay = INBOUND_DELAYS[attempt - 1]
-    left = len(INBOUND_DELAYS) + 1 - attempt
+    return _again(said, INBOUND_DELAYS, attempt)
+
+
+def _again(said: str, delays: tuple[float, ...], attempt: int) -> Verdict:
+    delay = delays[attempt - 1]
+    left = len(delays) + 1 - attempt
     return Verdict(
         "pending",
         f"{said}: Postal comes again in {_span(delay)}, {_left(left)}",
