@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from flask_postal import RejectMail
 
 from .mail import confirm, ticket_number
 from .models import Contact, Entry, Event, File, Ticket, db, now
-from .text import line, safe_html, text, without_quotes
+from .text import line, safe_html, text
 
 __all__ = ["on_inbound", "on_server_event", "on_tracking", "open_ticket"]
 
-#: Tickets of one contact in an hour that are confirmed; two machines may write to each
+#: Tickets of one mailbox in an hour that are confirmed; two machines may write to each
 #: other.
 MAX_CONFIRMED = 5
 
@@ -74,12 +74,12 @@ def on_inbound(app: Flask, event: Any, **extra: Any) -> None:
         raise RejectMail(str(error)) from error
     author = (message.reply_to or [message.from_email])[0]
     address = author.addr_spec if author else message.envelope_sender
-    automatic = message.is_auto_reply or message.is_bounce
+    automatic = message.is_auto_reply
     html = safe_html(message.html)
     entry = Entry(
         author=line(str(message.from_email or address or "unknown")),
         is_automatic=automatic,
-        text=without_quotes(text(message.stripped_text or message.text)),
+        text=text(message.stripped_text or message.text),
         html=html,
         message_id=line(message.message_id) or None,
         delivery_key=key,
@@ -132,15 +132,23 @@ def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
 
 def _may_confirm(message: Any, ticket: Ticket) -> bool:
     """Tell whether a confirmation can't end in a loop (RFC 3834)."""
-    if message.envelope_sender is None or message.header("list-id"):
+    if not message.may_be_answered:
         return False
-    if (message.header("precedence") or "").lower() in ("bulk", "list", "junk"):
-        return False
-    if message.header("x-auto-response-suppress"):
-        return False
-    recent = select(func.count(Ticket.id)).where(
-        Ticket.contact_id == ticket.contact_id,
-        Ticket.changed > now() - timedelta(hours=1),
+    # Another help desk writes from an address of its own for each ticket, all of one
+    # mailbox: ticket+18.4f58@other.example.
+    local, _, domain = ticket.contact.email.rpartition("@")
+    mailbox = local.partition("+")[0]
+    recent = (
+        select(func.count(Ticket.id))
+        .join(Contact)
+        .where(
+            or_(
+                Contact.email == f"{mailbox}@{domain}",
+                Contact.email.startswith(f"{mailbox}+", autoescape=True)
+                & Contact.email.endswith(f"@{domain}", autoescape=True),
+            ),
+            Ticket.changed > now() - timedelta(hours=1),
+        )
     )
     return (db.session.scalar(recent) or 0) <= MAX_CONFIRMED
 

@@ -6,7 +6,7 @@ import re
 
 import nh3
 
-__all__ = ["line", "safe_html", "text", "without_quotes"]
+__all__ = ["line", "safe_html", "text"]
 
 #: Bytes and tags of HTML that are looked at: cleaning takes a time that grows with the
 #: square of how deep they stand in each other.
@@ -15,7 +15,6 @@ MAX_HTML, MAX_TAGS = 300_000, 5_000
 #: What of a mail's HTML is shown. No images: they would tell its author who reads it.
 _TAGS = nh3.ALLOWED_TAGS - {"img", "map", "area"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_QUOTE = re.compile(r"^On [^\n]{1,200}(?:\n[^\n]{1,200})? wrote:[ \t]*$", re.MULTILINE)
 
 
 def text(value: str | None, limit: int = 200_000) -> str:
@@ -35,13 +34,3 @@ def safe_html(html: str | None) -> str | None:
     if not nh3.clean(html, tags=set()).strip():
         return None
     return text(nh3.clean(html, tags=_TAGS))
-
-
-def without_quotes(value: str) -> str:
-    """Cut off what a mail quotes at its end; what stands below a quote stays."""
-    found = _QUOTE.search(value)
-    if found and found.start():
-        rest = value[found.end() :].splitlines()
-        if all(not row.strip() or row.lstrip().startswith(">") for row in rest):
-            value = value[: found.start()]
-    return value.strip()

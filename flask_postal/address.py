@@ -121,6 +121,17 @@ def parse_address(value: Any, field: str) -> tuple[Address, str]:
     return Address(_checked(written, field), name.strip()), written
 
 
+def is_sendable(addr_spec: str) -> bool:
+    """Tell whether :func:`parse_address` takes a bare address."""
+    if len(addr_spec) <= MAX_LENGTH and _PLAIN.fullmatch(addr_spec):
+        return True
+    try:
+        _checked(header_text(addr_spec, "address"), "address")
+    except MessageError:
+        return False
+    return True
+
+
 def _split(text: str, field: str) -> tuple[str, str]:
     """Divide ``Name <a@b>``; a string with two addresses in it is refused."""
     text = text.strip(" \t")

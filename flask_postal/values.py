@@ -1,4 +1,5 @@
-"""Reads single values of Postal's JSON: the type that was expected, or ``None``.
+"""Reads single values from outside: the type that was expected, or ``None``; text that
+a database takes, or U+FFFD for what it would not.
 
 What comes over the wire may be anything; nothing of it may raise a ``TypeError`` far
 from where it came in.
@@ -11,20 +12,42 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["as_bool", "as_dict", "as_int", "as_str", "utc_time"]
+__all__ = ["as_bool", "as_dict", "as_int", "as_line", "as_str", "utc_time"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Control characters that end a line for somebody, and tabs: one blank.
+_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85]+")
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOTHING: Mapping[str, Any] = {}
 
 
 def as_str(value: Any) -> str | None:
-    """Return a string that UTF-8 can encode, or ``None``.
+    """Return a string that can be stored, or ``None``.
 
-    JSON can carry half a surrogate pair; it becomes U+FFFD.
+    JSON can carry half a surrogate pair, which can't be encoded, and NUL, which
+    PostgreSQL does not take; either becomes U+FFFD.
     """
     if not isinstance(value, str):
         return None
-    return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
+    text: str = value
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def as_line(value: Any) -> str | None:
+    """Return a string that stays in one line, or ``None``.
+
+    Line breaks and tabs become a blank, other control characters U+FFFD: an app that
+    puts a subject into a header of its own, or a name into a log, must be able to.
+    """
+    if not isinstance(value, str):
+        return None
+    if value.isprintable():
+        return value
+    return _CONTROL.sub("\ufffd", _BREAKS.sub(" ", value))
 
 
 def as_int(value: Any) -> int | None:

@@ -14,7 +14,7 @@ from example_app.mail import reply_address, ticket_number
 from example_app.models import Entry, Ticket, db
 from flask_postal import Message
 from flask_postal.sandbox import Sandbox, compose_mail, reply_to
-from flask_postal.testing import WebhookClient
+from flask_postal.testing import WebhookClient, sandboxed
 
 from .conftest import MakeApp
 
@@ -267,6 +267,43 @@ def test_two_machines_do_not_write_to_each_other_for_ever(
         mail_in(postal_sandbox, b"From: z@e.net\r\nX-N: %d\r\n\r\nHi" % number)
     assert count(app)[0] == 10
     assert len(postal_sandbox.messages) == 5
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_two_help_desks_that_write_to_each_other_stop(
+    app: Flask,
+    make_app: MakeApp,
+    tmp_path: Path,
+    postal_sandbox: Sandbox,
+    says_so: bool,
+) -> None:
+    """Also where a relay between them takes Auto-Submitted away."""
+    theirs, ours = "desk@other.example", "help@example.com"
+    app.config["POSTAL_DEFAULT_SENDER"] = ours
+    other = make_app(
+        TESTING=True,
+        SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'other.sqlite'}",
+        POSTAL_DEFAULT_SENDER=theirs,
+        MAIL_DOMAIN="other.example",
+    )
+    carried = 0
+    with sandboxed(other) as other_sandbox:
+        raw = f"From: {theirs}\r\nSubject: Hi\r\n\r\nx".encode()
+        postal_sandbox.receive(raw, to=ours, sender=theirs)
+        for _ in range(20):
+            for source, target, sender, to in (
+                (postal_sandbox, other_sandbox, ours, theirs),
+                (other_sandbox, postal_sandbox, theirs, ours),
+            ):
+                sent = [mail.raw for mail in source.messages]
+                source.clear()
+                for raw in sent:
+                    if not says_so:
+                        raw = raw.replace(b"Auto-Submitted:", b"X-Was:")
+                    target.receive(raw, to=to, sender=sender)
+                    carried += 1
+    # Five each are confirmed in an hour, and the mail that began it.
+    assert carried == (1 if says_so else 11)
 
 
 def test_html_that_is_too_much_or_nothing_is_not_shown(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 
-from ..webhooks.encoded import EncodedMail
-from ..webhooks.inbound_message import InboundMessage
-from ..webhooks.raw_mail import RawMail
+from ..webhooks.mail.encoded import EncodedMail
+from ..webhooks.mail.message import InboundMessage
+from ..webhooks.mail.raw import RawMail
 
 __all__ = ["base64_lines", "read_mail"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..webhooks.inbound_message import InboundMessage
+from ..webhooks.mail.message import InboundMessage
 from .reading import read_mail
 
 __all__ = ["Attempt", "Job", "Mail", "Store", "WebhookRequest"]

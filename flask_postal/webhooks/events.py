@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from ..outcome import Outcome
-from .inbound_message import InboundMessage
+from .mail.message import InboundMessage
 
 __all__ = ["InboundEvent", "MailEvent", "ServerEvent", "TrackingEvent"]
 
@@ -104,6 +103,7 @@ class InboundEvent:
         RawMessage formats.
     :param format: Which of Postal's formats it came in: ``"raw-json"``, ``"raw-form"``,
         ``"hash-json"`` or ``"hash-form"``.
+    :param digest: A digest of the request's body, for mail without a token.
     """
 
     message: InboundMessage
@@ -111,11 +111,10 @@ class InboundEvent:
     token: str | None = None
     timestamp: datetime | None = None
     format: str = "raw-json"
+    digest: str = field(default="", repr=False)
 
     @property
     def dedupe_key(self) -> str:
         """What is equal for two deliveries of one mail: its token, or its number and
-        the digest of its bytes."""
-        if self.token:
-            return self.token
-        return f"{self.id}:{hashlib.sha256(self.message.raw or b'').hexdigest()}"
+        a digest of the request."""
+        return self.token or f"{self.id}:{self.digest}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import PayloadError
 from ..outcome import EventType, read_outcome, redact_all
-from ..values import as_dict, as_int, as_str, utc_time
+from ..values import as_dict, as_int, as_line, as_str, utc_time
 from .events import ServerEvent, TrackingEvent
 from .payload import read_json
 
@@ -69,22 +69,22 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
         "timestamp": utc_time(payload.get("timestamp")) or created_at,
         "id": as_int(get("id")),
         "token": as_str(get("token")),
-        "message_id": as_str(get("message_id")),
-        "recipient": as_str(get("to")),
-        "sender": as_str(get("from")),
-        "subject": as_str(get("subject")),
+        "message_id": as_line(get("message_id")),
+        "recipient": as_line(get("to")),
+        "sender": as_line(get("from")),
+        "subject": as_line(get("subject")),
         "esp_event": redact_all(content) if _may_hold_url(body) else content,
         "dedupe_key": event_id or hashlib.sha256(body).hexdigest(),
     }
     if name in _SERVER_EVENTS or message.get("direction") == "incoming":
         return _server_event(name, payload, common)
-    tag = as_str(message.get("tag"))
+    tag = as_line(message.get("tag"))
     if name in _NAMED:
         common["event_type"] = _NAMED[name]
     return TrackingEvent(
         tags=[tag] if tag else [],
-        click_url=as_str(payload.get("url")),
-        user_agent=as_str(payload.get("user_agent")),
+        click_url=as_line(payload.get("url")),
+        user_agent=as_line(payload.get("user_agent")),
         ip_address=as_str(payload.get("ip_address")),
         bounce=as_dict(payload.get("bounce")) or None,
         **common,

@@ -9,71 +9,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from itertools import islice
+from typing import Protocol, TypeVar
 
-from ..address import Address
-
-if TYPE_CHECKING:
-    from werkzeug.datastructures import FileStorage
+from ...address import Address
+from ...values import as_line, as_str
+from . import kinds
+from .attachment import InboundAttachment
+from .replies import strip_reply
 
 __all__ = ["InboundAttachment", "InboundMessage", "MailSource"]
 
 T = TypeVar("T")
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_UNSAFE_NAME = re.compile(r"[^\w.() -]+")
-
-
-@dataclass(frozen=True, slots=True)
-class InboundAttachment:
-    """A file of a mail that came in.
-
-    :param filename: The name its author gave it; ``None`` if it has none. Never use it
-        as the name of a file of your own; there is :attr:`safe_filename` for that.
-    :param content_type: The media type its author claims, in lower case.
-    :param content: Its bytes.
-    :param content_id: What ``cid:`` in the HTML refers to, without angle brackets.
-    """
-
-    filename: str | None
-    content_type: str
-    content: bytes = field(repr=False)
-    content_id: str | None = None
-
-    @property
-    def size(self) -> int:
-        """The number of bytes."""
-        return len(self.content)
-
-    @property
-    def safe_filename(self) -> str:
-        """A name without path, control characters and leading dots, never empty."""
-        name = (self.filename or "").replace("\\", "/").rpartition("/")[2]
-        return _UNSAFE_NAME.sub("_", name).strip(" ._")[:150] or "attachment"
-
-    def as_file(self) -> FileStorage:
-        """Return it as Werkzeug's uploaded file, for code that stores those."""
-        from io import BytesIO
-
-        from werkzeug.datastructures import FileStorage
-
-        return FileStorage(
-            BytesIO(self.content), self.safe_filename, content_type=self.content_type
-        )
+# RFC 5322 has no blanks in it; what has, or has no @, answers nothing.
+_MESSAGE_ID = re.compile(r"<([^\s<>@]{1,250}@[^\s<>@]{1,250})>")
+#: Message-IDs of a thread that are read.
+MAX_REFERENCES = 1000
 
 
 class MailSource(Protocol):
     """What a format knows. Any of these may raise; :class:`InboundMessage` does not."""
 
     defects: list[str]
+    null_sender: bool
+    marked_bounce: bool
 
     @property
     def raw(self) -> bytes | None: ...
     def header_items(self) -> list[tuple[str, str]]: ...
     def addresses(self, name: str) -> list[Address]: ...
+    def author(self) -> Address | None: ...
     def header(self, name: str) -> str | None: ...
     def date(self) -> datetime | None: ...
     def text(self) -> str | None: ...
@@ -83,7 +51,7 @@ class MailSource(Protocol):
     def inlines(self) -> dict[str, InboundAttachment]: ...
     def spam_detected(self) -> bool | None: ...
     def spam_score(self) -> float | None: ...
-    def is_bounce(self) -> bool: ...
+    def part_types(self) -> list[str]: ...
 
 
 class InboundMessage:
@@ -104,8 +72,8 @@ class InboundMessage:
         envelope_recipient: str | None = None,
     ) -> None:
         self._source = source
-        self.envelope_sender = envelope_sender
-        self.envelope_recipient = envelope_recipient
+        self.envelope_sender = as_line(envelope_sender)
+        self.envelope_recipient = as_line(envelope_recipient)
 
     @property
     def raw(self) -> bytes | None:
@@ -120,9 +88,13 @@ class InboundMessage:
 
     @cached_property
     def from_email(self) -> Address | None:
-        """The first address of From."""
-        addresses: list[Address] = self._read("from", lambda s: s.addresses("from"), [])
-        return addresses[0] if addresses else None
+        """The address of the author, as From shows it.
+
+        A name that looks like an address is a name. ``None`` if there is no address
+        that a mail could be sent to, as in one of ten bounces (``MAILER-DAEMON``); an
+        address literal (``ana@[192.0.2.1]``) is one, though Postal can't send there.
+        """
+        return self._read("from", lambda s: s.author(), None)
 
     @cached_property
     def to(self) -> list[Address]:
@@ -141,8 +113,9 @@ class InboundMessage:
 
     @cached_property
     def subject(self) -> str | None:
-        """The subject, decoded; cut at 200 characters in the Hash formats."""
-        return self._text("subject", lambda s: s.header("subject"))
+        """The subject, decoded, in one line; cut at 200 characters in the Hash
+        formats."""
+        return self._line("subject", lambda s: s.header("subject"))
 
     @cached_property
     def date(self) -> datetime | None:
@@ -162,8 +135,9 @@ class InboundMessage:
     @cached_property
     def references(self) -> list[str]:
         """The Message-IDs of the thread, oldest first, without angle brackets."""
-        value = self._text("references", lambda s: s.header("references")) or ""
-        return [part.strip("<>") for part in value.split()][:1000]
+        value = self._line("references", lambda s: s.header("references")) or ""
+        found = _MESSAGE_ID.finditer(value)
+        return [match[1] for match in islice(found, MAX_REFERENCES)]
 
     @cached_property
     def text(self) -> str | None:
@@ -177,17 +151,25 @@ class InboundMessage:
 
     @cached_property
     def stripped_text(self) -> str | None:
-        """The text without quoted replies; only where the HTTP endpoint in Postal
-        strips them."""
-        return self._body("stripped text", lambda s: s.stripped_text())
+        """What the author of an answer wrote: the text without quoted mails and
+        signature.
+
+        Where the HTTP endpoint in Postal strips replies it is Postal's; otherwise it is
+        ours. ``None`` if there is no text, and ``""`` if nothing else is in it.
+        """
+        stripped = self._body("stripped text", lambda s: s.stripped_text())
+        if stripped is not None or self.text is None:
+            return stripped
+        text = self.text
+        return self._read("stripped text", lambda s: strip_reply(text), None)
 
     @cached_property
     def headers(self) -> list[tuple[str, str]]:
-        """All headers in order, decoded, names as they came."""
+        """All headers in order, decoded, each in one line, names as they came."""
         items: list[tuple[str, str]] = self._read(
             "headers", lambda s: s.header_items(), []
         )
-        return [(_clean(name), _clean(value)) for name, value in items]
+        return [(name, as_line(value) or "") for name, value in items]
 
     @cached_property
     def attachments(self) -> list[InboundAttachment]:
@@ -213,34 +195,66 @@ class InboundMessage:
 
     @cached_property
     def is_auto_reply(self) -> bool:
-        """Whether a machine answered (RFC 3834): never answer such a mail."""
-        auto = (self.header("auto-submitted") or "").strip().lower()
-        if auto and auto.split(";")[0].strip() != "no":
-            return True
-        if (self.header("precedence") or "").strip().lower() in ("auto_reply", "junk"):
-            return True
-        return any(self.header(name) for name in ("x-autoreply", "x-autorespond"))
+        """Whether a machine wrote it as an answer (RFC 3834): a vacation note, a
+        bounce, a complaint, a receipt."""
+        return self.is_bounce or self._read(
+            "auto reply",
+            lambda s: kinds.is_auto_reply(
+                self.header, null_sender=s.null_sender, types=s.part_types
+            ),
+            default=False,
+        )
 
     @cached_property
     def is_bounce(self) -> bool:
-        """Whether the mail reports that another one was not delivered."""
-        return self._read("bounce", lambda s: s.is_bounce(), default=False)
+        """Whether the mail reports that another one was not, or not yet, delivered."""
+        return self._read(
+            "bounce",
+            lambda s: kinds.is_bounce(
+                self.header,
+                sender=self.from_email,
+                from_header=self.header("from") or "",
+                null_sender=s.null_sender,
+                marked=s.marked_bounce,
+                types=s.part_types,
+            ),
+            default=False,
+        )
+
+    @cached_property
+    def may_be_answered(self) -> bool:
+        """Whether an automatic answer may go back, to the first of :attr:`reply_to` or
+        to :attr:`from_email`, without the risk of a loop or of a nuisance.
+
+        False without an envelope sender, and for auto-replies, bounces, lists, bulk
+        mail, authors who ask for no automatic answers (``X-Auto-Response-Suppress``),
+        mail from the address it came to, and mail without an address to answer.
+        """
+        if self._source.null_sender or self.is_auto_reply or self.from_email is None:
+            return False
+        return all(
+            kinds.may_be_answered(
+                self.header, sender=address, recipient=self.envelope_recipient
+            )
+            for address in (self.from_email, *self.reply_to[:1])
+        )
 
     def header(self, name: str) -> str | None:
-        """Return the first value of a header, decoded, or ``None``."""
-        return self._text(name, lambda s: s.header(name.lower()))
+        """Return the first value of a header, decoded, in one line, or ``None``."""
+        return self._line(name, lambda s: s.header(name.lower()))
 
     def _identifier(self, name: str) -> str | None:
-        value = (self._text(name, lambda s: s.header(name)) or "").strip()
-        return value.strip("<>") or None
+        value = (self._line(name, lambda s: s.header(name)) or "").strip()
+        if found := _MESSAGE_ID.search(value):
+            return found[1]
+        return value.strip("<> ")[:500] or None
 
     def _body(self, what: str, read: Callable[[MailSource], str | None]) -> str | None:
-        text = self._text(what, read)
-        return None if text is None else text.replace("\r\n", "\n")
+        text = as_str(self._read(what, read, None))
+        return text.replace("\r\n", "\n") if text and "\r" in text else text
 
-    def _text(self, what: str, read: Callable[[MailSource], str | None]) -> str | None:
-        text = self._read(what, read, None)
-        return None if text is None else _clean(text)
+    def _line(self, what: str, read: Callable[[MailSource], str | None]) -> str | None:
+        return as_line(self._read(what, read, None))
 
     def _read(self, what: str, read: Callable[[MailSource], T], default: T) -> T:
         try:
@@ -261,8 +275,3 @@ class InboundMessage:
 
 def _utc(date: datetime | None) -> datetime | None:
     return None if date is None else date.astimezone(UTC)
-
-
-def _clean(text: str) -> str:
-    """Replace what UTF-8 can't encode."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -7,12 +7,14 @@ import binascii
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
-from ..address import Address
-from ..values import as_bool, as_dict, as_str
-from .inbound_message import InboundAttachment
-from .raw_mail import read_addresses
+from ...address import Address
+from ...values import as_bool, as_dict, as_line, as_str
+from .addresses import author_of, read_addresses
+from .attachment import InboundAttachment
+from .parameters import read_parameters
 
 __all__ = ["HashMail"]
 
@@ -33,10 +35,17 @@ _FIELDS = {header.lower(): field for field, header in _HEADERS.items()}
 
 
 class HashMail:
-    """A :class:`.MailSource` over Postal's fields."""
+    """A :class:`.MailSource` over Postal's fields.
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    :param null_sender: Whether it came without an envelope sender.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], *, null_sender: bool = False) -> None:
         self.defects: list[str] = []
+        bounce = fields.get("bounce")
+        # Set for mail to the return path of a mail of ours.
+        self.marked_bounce = bounce == "true" or bool(as_bool(bounce))
+        self.null_sender = null_sender or self.marked_bounce
         self._fields = fields
 
     @property
@@ -58,11 +67,14 @@ class HashMail:
         # Postal has decoded the names.
         return read_addresses(self.header(name) or "", encoded=False)
 
+    def author(self) -> Address | None:
+        return author_of(self.header("from") or "", encoded=False)
+
     def date(self) -> datetime | None:
         value = self._value("date")
         if not value:
             return None
-        date = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(value[:200])
         return date if date.tzinfo else date.replace(tzinfo=UTC)
 
     def text(self) -> str | None:
@@ -79,6 +91,10 @@ class HashMail:
         return as_str(self._fields.get("plain_body"))
 
     def attachments(self) -> list[InboundAttachment]:
+        return self._attachments
+
+    @cached_property
+    def _attachments(self) -> list[InboundAttachment]:
         items = self._fields.get("attachments")
         if not isinstance(items, list):
             return []
@@ -94,9 +110,8 @@ class HashMail:
     def spam_score(self) -> float | None:
         return None
 
-    def is_bounce(self) -> bool:
-        bounce = self._fields.get("bounce")
-        return bounce == "true" if isinstance(bounce, str) else bool(as_bool(bounce))
+    def part_types(self) -> list[str]:
+        return [attachment.content_type for attachment in self._attachments]
 
     def _value(self, field: str) -> str | None:
         value = self._fields.get(field)
@@ -110,8 +125,9 @@ class HashMail:
         except (binascii.Error, ValueError):
             self.defects.append("attachment: no base64")
             content = b""
+        claim = as_str(item.get("content_type")) or ""
         return InboundAttachment(
-            as_str(item.get("filename")),
-            (as_str(item.get("content_type")) or "application/octet-stream").lower(),
+            as_line(item.get("filename")) or None,
+            read_parameters(claim, media_type=True).value or "application/octet-stream",
             content,
         )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ..errors import PayloadError
+from ...errors import PayloadError
 
 __all__ = ["EncodedMail", "cut_out", "decode"]
 
@@ -67,11 +67,11 @@ class EncodedMail:
                     yield _decode(self._text[: size // 62 * 62])
 
 
-def cut_out(body: bytes) -> tuple[bytes, EncodedMail] | None:
+def cut_out(body: bytes) -> tuple[bytes, memoryview] | None:
     """Cut the mail out of a large body as Postal writes it.
 
-    :returns: The JSON with an empty message, and the mail; ``None`` for a body that
-        only a JSON parser should take apart.
+    :returns: The JSON with an empty message, and the mail's base64; ``None`` for a body
+        that only a JSON parser should take apart.
     """
     start = body.find(_START, 0, AROUND) + len(_START)
     if len(body) < LARGE or start < len(_START):
@@ -85,7 +85,7 @@ def cut_out(body: bytes) -> tuple[bytes, EncodedMail] | None:
     rest = body[:start] + body[end:]
     if rest.count(b'"message"') != 1 or b"\\u" in rest:
         return None
-    return rest, EncodedMail(text=memoryview(body)[start:end])
+    return rest, memoryview(body)[start:end]
 
 
 def decode(text: str) -> EncodedMail:

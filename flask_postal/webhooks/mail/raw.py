@@ -1,0 +1,211 @@
+"""Reads a raw mail: what :class:`.InboundMessage` asks for, and no more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+
+from ...address import Address
+from .addresses import author_of, read_addresses
+from .attachment import InboundAttachment
+from .encoded import EncodedMail
+from .headers import HeaderBlock, read_headers
+from .structure import Part, cut
+from .words import decode_words
+
+__all__ = ["RawMail"]
+
+#: Characters of headers in which encoded words are decoded for the list of all.
+MAX_DECODED = 500_000
+
+_DAMAGED = "message: its base64 is damaged"
+_TEXTS = ("text/plain", "text/html")
+
+
+@dataclass(slots=True)
+class _Roles:
+    """Which part is what."""
+
+    texts: dict[str, Part] = field(default_factory=dict)
+    files: list[Part] = field(default_factory=list)
+    inlines: dict[str, Part] = field(default_factory=dict)
+
+
+class RawMail:
+    """A :class:`.MailSource` over the bytes of a mail.
+
+    :param null_sender: Whether it came without an envelope sender.
+    """
+
+    def __init__(self, mail: EncodedMail, *, null_sender: bool = False) -> None:
+        self.defects: list[str] = []
+        self.null_sender = null_sender
+        self.marked_bounce = False  # this format does not tell
+        self._mail = mail
+
+    @property
+    def raw(self) -> bytes | None:
+        return self._all()
+
+    def _all(self) -> bytes:
+        data = self._mail.all()
+        if self._mail.damaged:
+            self._note(_DAMAGED)
+        return data
+
+    def _note(self, problem: str | None) -> None:
+        if problem is not None and problem not in self.defects:
+            self.defects.append(problem)
+
+    # ---- headers
+
+    @cached_property
+    def _head(self) -> HeaderBlock:
+        for beginning in self._mail.beginnings():
+            if b"\n\r\n" in beginning or b"\n\n" in beginning:
+                block = read_headers(beginning)
+                break
+        else:
+            block = read_headers(self._all())
+        self._note(block.problem)
+        return block
+
+    @cached_property
+    def _by_name(self) -> dict[str, str]:
+        """The first value of each header, by its lower-case name."""
+        return {name.lower(): value for name, value in reversed(self._head.items)}
+
+    def header_items(self) -> list[tuple[str, str]]:
+        items, budget = [], MAX_DECODED
+        for name, value in self._head.items:
+            if "=?" in value:
+                budget -= len(value)
+                if budget < 0:
+                    self._note("headers: too many encoded words; some stay encoded")
+                else:
+                    value = decode_words(value)
+            items.append((name, value))
+        return items
+
+    def header(self, name: str) -> str | None:
+        value = self._by_name.get(name)
+        return None if value is None else decode_words(value)
+
+    def addresses(self, name: str) -> list[Address]:
+        values = [value for n, value in self._head.items if n.lower() == name]
+        return read_addresses(", ".join(values), encoded=True)
+
+    def author(self) -> Address | None:
+        value = self._by_name.get("from")
+        return author_of(value, encoded=True) if value else None
+
+    def date(self) -> datetime | None:
+        value = self._by_name.get("date")
+        if not value:
+            return None
+        date = parsedate_to_datetime(value[:200])
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+    def _verdict(self, name: str) -> str | None:
+        """A header that Postal put above the first Received header.
+
+        The same headers further down come from the author and prove nothing; without a
+        Received header nobody can tell.
+        """
+        found = None
+        for header, value in self._head.items:
+            if header.lower() == "received":
+                return found
+            if header.lower() == name and found is None:
+                found = value.strip()
+        return None
+
+    def spam_detected(self) -> bool | None:
+        return {"yes": True, "no": False}.get(self._verdict("x-postal-spam") or "")
+
+    def spam_score(self) -> float | None:
+        score = self._verdict("x-postal-spam-score")
+        number = None if score is None else float(score[:50])
+        return number if number is not None and math.isfinite(number) else None
+
+    # ---- parts
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        """The parts that hold something."""
+        raw = self._all()
+        # What was read from the beginning of the mail stands at the same place in it.
+        structure = cut(raw, self._head)
+        for problem in structure.problems:
+            self._note(problem)
+        return structure.parts
+
+    @cached_property
+    def _roles(self) -> _Roles:
+        """The first text and the first HTML that say something, files, images."""
+        roles = _Roles()
+        alone = len(self._parts) == 1
+        for part in self._parts:
+            kind = part.kind
+            if kind.startswith("multipart/"):  # in name only
+                kind = "text/plain"
+            if (
+                kind in _TEXTS
+                and part.disposition != "attachment"
+                and (alone or part.filename is None)
+            ):
+                earlier = roles.texts.get(kind)
+                if earlier is None or _is_blank(earlier):
+                    roles.texts[kind] = part
+                    continue
+                if _is_blank(part):
+                    continue
+            if part.content_id and part.disposition != "attachment":
+                roles.inlines.setdefault(part.content_id, part)
+                if part.parent == "related":
+                    continue
+            roles.files.append(part)
+        return roles
+
+    def text(self) -> str | None:
+        return self._text_of("text/plain")
+
+    def html(self) -> str | None:
+        return self._text_of("text/html")
+
+    def _text_of(self, kind: str) -> str | None:
+        part = self._roles.texts.get(kind)
+        if part is None:
+            return None
+        text, problem = part.text()
+        self._note(None if problem is None else f"text: {problem}")
+        return text
+
+    def stripped_text(self) -> str | None:
+        return None  # Postal strips replies in the Hash formats only
+
+    def attachments(self) -> list[InboundAttachment]:
+        return [_attachment(part) for part in self._roles.files]
+
+    def inlines(self) -> dict[str, InboundAttachment]:
+        return {name: _attachment(p) for name, p in self._roles.inlines.items()}
+
+    def part_types(self) -> list[str]:
+        return [part.kind for part in self._parts]
+
+
+def _is_blank(part: Part) -> bool:
+    text = part.text()[0]
+    return not text or text.isspace()
+
+
+def _attachment(part: Part) -> InboundAttachment:
+    content_type = part.content_type
+    if content_type.startswith("multipart/"):  # in name only
+        content_type = "text/plain"
+    return InboundAttachment(
+        part.filename, content_type, part.content(), part.content_id
+    )
