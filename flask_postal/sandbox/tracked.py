@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+from binascii import b2a_qp
 from collections.abc import Callable
 from email import message_from_bytes
-from email.charset import QP, Charset
 from email.message import Message
 from email.policy import compat32
 
 __all__ = ["insert_tracking"]
 
-_READABLE = Charset("utf-8")
-_READABLE.body_encoding = QP
+_POLICY = compat32.clone(linesep="\r\n", max_line_length=0)
 _HREF = re.compile(r"(<a\b[^>]*?\bhref=)([\"'])(https?://.+?)\2", re.IGNORECASE)
 _PLAIN = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _BODY_END = re.compile(r"</body\s*>", re.IGNORECASE)
 _PIXEL = (
     "<p class='ampimg' style='display:none;visibility:none;margin:0;padding:0;"
@@ -27,7 +27,13 @@ def insert_tracking(raw: bytes, link: Callable[[str], str], pixel: str) -> bytes
 
     Postal looks into the text parts at the top and into multipart/alternative and
     multipart/related, and into no multipart/mixed within a multipart. Attached texts
-    are changed like all others.
+    are changed like all others. What it does to mails by this, it does here too:
+
+    - A part counts as HTML if ``text/html`` stands anywhere in its Content-Type, also
+      as the ``type=`` of a multipart/related, which then arrives as its source.
+    - Non-ASCII text gets lines that end in CR CR LF, unless it came in base64 with
+      lines that end in LF.
+    - A quoted file name with a quote or a backslash in it gains a backslash.
 
     :param link: Makes the tracked address of a link.
     :param pixel: The address of the pixel.
@@ -40,23 +46,31 @@ def insert_tracking(raw: bytes, link: Callable[[str], str], pixel: str) -> bytes
         changed = [_parse(mail, link, pixel)]
     if not any(changed):
         return raw
-    return mail.as_bytes(policy=compat32.clone(linesep="\r\n", max_line_length=0))
+    for part in mail.walk():
+        if "Content-Disposition" in part:
+            value = str(part["Content-Disposition"])
+            part.replace_header("Content-Disposition", _QUOTED.sub(_escaped, value))
+    return mail.as_bytes(policy=_POLICY)
+
+
+def _escaped(quoted: re.Match[str]) -> str:
+    return '"{}"'.format(quoted[1].replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def _parse(part: Message, link: Callable[[str], str], pixel: str) -> bool:
-    kind = part.get_content_type()
-    if kind in ("multipart/alternative", "multipart/related"):
+    content_type = str(part.get("Content-Type", ""))
+    is_html = "text/html" in content_type
+    if not is_html and "text/plain" not in content_type:
         children = part.get_payload()
-        children = children if isinstance(children, list) else []
+        if not re.search("multipart/(alternative|related)", content_type) or not (
+            isinstance(children, list)
+        ):
+            return False
         found = [_parse(c, link, pixel) for c in children if isinstance(c, Message)]
         return any(found)
-    if kind not in ("text/plain", "text/html"):
-        return False
-    data = part.get_payload(decode=True)
-    if not isinstance(data, bytes):
-        return False
+    data = _content(part)
     text = data.decode("utf-8", "replace")
-    if kind == "text/html":
+    if is_html:
         new = _HREF.sub(lambda m: f"{m[1]}{m[2]}{link(_unescape(m[3]))}{m[2]}", text)
         image = _PIXEL.format(pixel)
         new, bodies = _BODY_END.subn(lambda m: image + m[0], new, count=1)
@@ -65,11 +79,28 @@ def _parse(part: Message, link: Callable[[str], str], pixel: str) -> bool:
         new = _PLAIN.sub(lambda m: link(m[0]), text)
     if new == text:
         return False
+    encoding = str(part.get("Content-Transfer-Encoding", "")).lower()
+    keeps_lines = new.isascii() or (encoding == "base64" and "\r\n" not in text)
     del part["Content-Transfer-Encoding"]
-    if "charset" in str(part.get("Content-Type", "")).lower():
-        part.set_param("charset", "UTF-8")
-    part.set_payload(new, _READABLE)
+    part["Content-Transfer-Encoding"] = "quoted-printable"
+    part.set_param("charset", "UTF-8")
+    end = "\r\n" if keeps_lines else "=0D\r\n"
+    lines = new.replace("\r\n", "\n").split("\n")
+    # Lines are encoded one by one: their ends are written as they are.
+    part.set_payload(end.join(_quoted_printable(line) for line in lines))
     return True
+
+
+def _content(part: Message) -> bytes:
+    """Return the content of a part; of a multipart its source."""
+    data = part.get_payload(decode=True)
+    if isinstance(data, bytes):
+        return data
+    return part.as_bytes(policy=_POLICY).partition(b"\r\n\r\n")[2]
+
+
+def _quoted_printable(line: str) -> str:
+    return b2a_qp(line.encode("utf-8", "replace"), istext=False).decode("ascii")
 
 
 def _unescape(url: str) -> str:

@@ -28,6 +28,9 @@ MAX_ADDRESSES = 50
 #: Postal answers HTTP 500 to a longer tag.
 MAX_TAG = 255
 
+#: Bytes of files with which a message goes through send/raw for its text's sake.
+MAX_RAW_FOR_TEXT = 1024 * 1024
+
 _MESSAGE_ID = re.compile(r"[^\s<>@]+@[^\s<>@]+", re.ASCII)
 _MEDIA_TYPE = re.compile(
     r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;\s*[!-~ ]+)?", re.ASCII
@@ -92,7 +95,25 @@ def read_content(message: Message, settings: Settings) -> Content:
     for name in ("to", "cc", "bcc"):
         if len(getattr(content, name)) > MAX_ADDRESSES:
             content.why_raw = f"more than {MAX_ADDRESSES} addresses in {name}"
+    if content.why_raw is None and _loses_line_ends(content):
+        content.why_raw = "lines of non-ASCII text"
     return content
+
+
+def _loses_line_ends(content: Content) -> bool:
+    """Tell whether a body should not be written by Postal.
+
+    Where Postal tracks, non-ASCII text that it wrote itself arrives with CR CR LF at
+    the end of each line. send/raw can prevent it. It is not used for this where it
+    costs something else: a tag would be visible to recipients, ``esp_extra`` may hold
+    what only send/message takes, and large files would stand in memory.
+    """
+    if content.tag is not None or content.extra:
+        return False
+    texts = (content.text, content.html)
+    if not any(text and not text.isascii() and "\n" in text for text in texts):
+        return False
+    return sum(file.size() for file in content.attachments) <= MAX_RAW_FOR_TEXT
 
 
 def _sender(message: Message, settings: Settings) -> Address:

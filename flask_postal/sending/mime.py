@@ -1,4 +1,4 @@
-"""The whole mail for send/raw, built by the standard library.
+"""The whole mail for send/raw.
 
 Postal puts links and a pixel of its own into every text part that it finds, attached
 files included, but it does not look into a multipart/mixed within a multipart/mixed.
@@ -8,26 +8,36 @@ So text attachments stand in an inner one, and so does everything when tracking 
 from __future__ import annotations
 
 import binascii
-import email
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.generator import BytesGenerator
-from email.message import Message as Part
-from email.policy import compat32
-from email.utils import encode_rfc2231, format_datetime, quote
-from io import BytesIO
+from email.utils import encode_rfc2231, format_datetime
+from secrets import token_hex
 
-from ..errors import MessageError
 from .attachment import Attachment
 from .content import Content
 from .encoding import mime_address, mime_text
 
 __all__ = ["build_mime"]
 
-_POLICY = compat32.clone(linesep="\r\n", cte_type="8bit")
 #: An SMTP line holds 998 characters; shorter ones survive more.
 _MAX_LINE = 900
+#: Characters after which a header is folded, as RFC 5322 asks for.
+_FOLDED = 76
+_ESCAPED = re.compile(r'["\\]')
+# What Postal takes for a text, wherever in a Content-Type it stands.
+_LIKE_TEXT = re.compile("text/(?:html|plain)")
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part, ready to be written: a body in lines that end in CRLF, or parts."""
+
+    media_type: str
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    parts: list[_Part] | None = None
 
 
 def build_mime(content: Content) -> bytes:
@@ -36,20 +46,43 @@ def build_mime(content: Content) -> bytes:
     There is no Bcc header: Postal would pass it on.
     """
     root = _structure(content)
-    for name, value in _headers(content):
-        root[name] = value
-    buffer = BytesIO()
-    try:
-        BytesGenerator(buffer, mangle_from_=False, policy=_POLICY).flatten(root)
-    except RecursionError:
-        buffer = None  # type: ignore[assignment]
-    if buffer is None:
-        raise MessageError(
-            "attachments: an attached message is nested too deeply to be read; attach"
-            " it as application/octet-stream",
-            field="attachments",
-        )
-    return buffer.getvalue()
+    root.headers = [*_headers(content), ("MIME-Version", "1.0"), *root.headers]
+    return b"".join(_write(root))
+
+
+def _write(part: _Part) -> Iterable[bytes]:
+    media_type, boundary = part.media_type, ""
+    if part.parts is not None:
+        # Of 96 random bits: no content has it.
+        boundary = f"=_{token_hex(12)}"
+        media_type = f'{media_type}; boundary="{boundary}"'
+    headers = [*part.headers, ("Content-Type", media_type)]
+    lines = [_folded(f"{name}: {value}") for name, value in headers]
+    yield "\r\n".join([*lines, "", ""]).encode("ascii")
+    if part.parts is None:
+        yield part.body
+        return
+    for child in part.parts:
+        yield f"--{boundary}\r\n".encode("ascii")
+        yield from _write(child)
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode("ascii")
+
+
+def _folded(line: str) -> str:
+    """Fold a header at its blanks; whoever unfolds it gets it back."""
+    if len(line) <= _FOLDED:
+        return line
+    pieces: list[str] = []
+    length = 0
+    for word in re.findall(r"[ \t]*[^ \t]+|[ \t]+", line):
+        # Not before the first word of the value: some programs lose it then.
+        if length + len(word) > _FOLDED and len(pieces) > 1 and word[0] in " \t":
+            pieces.append("\r\n")
+            length = 0
+        pieces.append(word)
+        length += len(word)
+    return "".join(pieces)
 
 
 def _headers(content: Content) -> Iterable[tuple[str, str]]:
@@ -74,7 +107,7 @@ def _headers(content: Content) -> Iterable[tuple[str, str]]:
             yield name, mime_text(value)
 
 
-def _structure(content: Content) -> Part:
+def _structure(content: Content) -> _Part:
     """Nest the parts: alternative > related, in mixed with what is attached."""
     inline = [a for a in content.attachments if a.content_id is not None]
     attached = [a for a in content.attachments if a.content_id is None]
@@ -82,29 +115,34 @@ def _structure(content: Content) -> Part:
         # Nothing that could show them.
         inline, attached = [], inline + attached
     body = _body(content, inline)
+    bodies = [] if body is None else [body]
     files = [_file(attachment) for attachment in attached]
     if not content.tracked:
-        inner = _multipart("mixed", [*([body] if body is not None else []), *files])
-        root = _multipart("mixed", [inner])
-    elif not files and body is not None:
-        root = body
-    else:
-        if any(file.get_content_maintype() == "text" for file in files):
-            files = [_multipart("mixed", files)]
-        root = _multipart("mixed", [*([body] if body is not None else []), *files])
-    root["MIME-Version"] = "1.0"
-    return root
+        return _multipart("mixed", [_multipart("mixed", [*bodies, *files])])
+    if body is not None and not files:
+        return body
+    if any(_is_rewritten(file) for file in files):
+        files = [_multipart("mixed", files)]
+    return _multipart("mixed", [*bodies, *files])
 
 
-def _body(content: Content, inline: list[Attachment]) -> Part | None:
+def _is_rewritten(part: _Part) -> bool:
+    """Tell whether Postal would put links into an attached file."""
+    media_type = part.media_type
+    return media_type.lower().startswith("text/") or bool(_LIKE_TEXT.search(media_type))
+
+
+def _body(content: Content, inline: list[Attachment]) -> _Part | None:
     forms = []
     if content.text is not None:
         forms.append(_text(content.text, "text/plain"))
     if content.html is not None:
         html = _text(content.html, "text/html")
         if inline:
+            # Without the type= of RFC 2387: where Postal tracks, it takes every part
+            # with "text/html" anywhere in its Content-Type for HTML, and the recipient
+            # would see the source of this one.
             html = _multipart("related", [html, *map(_file, inline)])
-            html.set_param("type", "text/html")
         forms.append(html)
     forms += [_text(text, media_type) for media_type, text in content.alternatives]
     if len(forms) < 2:
@@ -112,46 +150,42 @@ def _body(content: Content, inline: list[Attachment]) -> Part | None:
     return _multipart("alternative", forms)
 
 
-def _multipart(subtype: str, parts: list[Part]) -> Part:
-    part = Part(_POLICY)
-    part["Content-Type"] = f"multipart/{subtype}"
-    for child in parts:
-        part.attach(child)
-    return part
+def _multipart(subtype: str, parts: list[_Part]) -> _Part:
+    return _Part(f"multipart/{subtype}", parts=parts)
 
 
-def _text(text: str, media_type: str) -> Part:
-    part = Part(_POLICY)
-    part["Content-Type"] = media_type
-    part.set_param("charset", "utf-8")
-    data = "\n".join(text.replace("\r\n", "\n").split("\r")).encode()
+def _text(text: str, media_type: str) -> _Part:
+    if "charset=" not in media_type.lower():
+        media_type = f'{media_type}; charset="utf-8"'
+    data = text.replace("\r\n", "\n").replace("\r", "\n").encode()
     if data.isascii() and b"\0" not in data and _longest_line(data) <= _MAX_LINE:
-        part["Content-Transfer-Encoding"] = "7bit"
-        part.set_payload(data.decode("ascii"))
+        encoding, body = "7bit", data.replace(b"\n", b"\r\n")
     else:
-        part["Content-Transfer-Encoding"] = "quoted-printable"
-        part.set_payload(binascii.b2a_qp(data, istext=True).decode("ascii"))
-    return part
+        # Where Postal tracks, non-ASCII text keeps its line ends only in base64 of
+        # lines that end in LF; all else arrives with CR CR LF.
+        encoding, body = "base64", _base64_lines(data)
+    return _Part(media_type, [("Content-Transfer-Encoding", encoding)], body)
 
 
 def _longest_line(data: bytes) -> int:
     return max(map(len, data.split(b"\n")))
 
 
-def _file(attachment: Attachment) -> Part:
+def _file(attachment: Attachment) -> _Part:
     media_type = str(attachment.content_type)
     data = attachment.read()
-    if media_type.lower().startswith("message/rfc822"):
-        part = _attached_message(data)
-    else:
-        part = Part(_POLICY)
-        part["Content-Type"] = media_type
-        part["Content-Transfer-Encoding"] = "base64"
-        part.set_payload(_base64_lines(data))
-    part["Content-Disposition"] = attachment.disposition + _filename(attachment)
+    headers = [("Content-Disposition", attachment.disposition + _filename(attachment))]
     if attachment.content_id is not None:
-        part["Content-ID"] = f"<{attachment.content_id}>"
-    return part
+        headers.append(("Content-ID", f"<{attachment.content_id}>"))
+    if media_type.lower().startswith("message/rfc822"):
+        # As it is: base64 is forbidden for it (RFC 2046).
+        body = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        headers.append(
+            ("Content-Transfer-Encoding", "7bit" if data.isascii() else "8bit")
+        )
+        return _Part("message/rfc822", headers, body.replace(b"\n", b"\r\n"))
+    headers.append(("Content-Transfer-Encoding", "base64"))
+    return _Part(media_type, headers, _base64_lines(data))
 
 
 def _filename(attachment: Attachment) -> str:
@@ -159,8 +193,9 @@ def _filename(attachment: Attachment) -> str:
     name = "" if attachment.filename is None else str(attachment.filename)
     if not name:
         return ""
-    if name.isascii() and name.isprintable():
-        return f'; filename="{quote(name)}"'
+    # Postal adds a backslash to what is escaped in a quoted name when it tracks.
+    if name.isascii() and name.isprintable() and not _ESCAPED.search(name):
+        return f'; filename="{name}"'
     encoded = encode_rfc2231(name, "utf-8")
     if len(encoded) <= _MAX_LINE:
         return f"; filename*={encoded}"
@@ -169,29 +204,7 @@ def _filename(attachment: Attachment) -> str:
     return "".join(f"; filename*{n}*={piece}" for n, piece in enumerate(pieces))
 
 
-def _attached_message(data: bytes) -> Part:
-    """Attach a mail as it is: base64 is forbidden for message/rfc822 (RFC 2046)."""
-    part = Part(_POLICY)
-    part["Content-Type"] = "message/rfc822"
-    if data.isascii():
-        text = data.decode("ascii").replace("\r\n", "\n").replace("\r", "\n")
-        part.set_payload(text.replace("\n", "\r\n"))
-        return part
-    problem = None
-    try:
-        part.set_payload([email.message_from_bytes(data, policy=_POLICY)])
-    except (RecursionError, LookupError, ValueError) as error:
-        problem = str(error)
-    if problem is not None:
-        raise MessageError(
-            f"attachments: the attached message can't be read ({problem}); attach it"
-            " as application/octet-stream",
-            field="attachments",
-        )
-    return part
-
-
-def _base64_lines(data: bytes) -> str:
+def _base64_lines(data: bytes) -> bytes:
     """Encode in lines of 76 characters."""
-    text = binascii.b2a_base64(data, newline=False).decode("ascii")
-    return "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    text = binascii.b2a_base64(data, newline=False)
+    return b"\r\n".join([text[at : at + 76] for at in range(0, len(text), 76)])
