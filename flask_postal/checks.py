@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from .errors import APIError, PostalError
+from .settings import Settings
 from .signals import inbound_received, server_event_received, tracking_received
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def _keys(postal: Postal) -> Iterator[Finding]:
     for key in keys:
         origin = "discovered" if inbox.discovers_keys else f"from {prefix}WEBHOOK_KEY"
         yield Finding("ok", f"webhook key {key.kid}, {key.bits} bits, {origin}")
+    if not inbox.discovers_keys and settings.api_url is not None:
+        yield _compared(settings, {key.kid for key in keys})
     if not inbox.secrets:
         yield Finding(
             "warning",
@@ -135,6 +138,29 @@ def _keys(postal: Postal) -> Iterator[Finding]:
             " with one key",
             f"put user:password@ into the URLs in Postal, set {prefix}WEBHOOK_SECRET",
         )
+
+
+def _compared(settings: Settings, configured: set[str]) -> Finding:
+    """Compare the keys of the settings with those that Postal serves."""
+    from .errors import ConfigurationError
+    from .webhooks.discovery import fetch_jwks, fit_keys
+
+    setting = f"{settings.prefix}WEBHOOK_KEY"
+    try:
+        content = fetch_jwks(str(settings.api_url), settings.ca_bundle)
+        served = {key.kid for key in fit_keys(content)}
+    except (OSError, ConfigurationError):
+        # Postal before 3.2 serves none.
+        return Finding("ok", f"{setting}: not compared, for Postal serves no keys")
+    if configured & served:
+        return Finding("ok", f"{setting}: Postal signs with this key")
+    return Finding(
+        "error",
+        f"{setting} is not what Postal signs with, and every webhook would be answered"
+        f" with 503; Postal serves {', '.join(sorted(served))}",
+        "set it to what `postal default-dkim-record` prints; the DKIM record of a domain"
+        " holds another key",
+    )
 
 
 def _cache(postal: Postal) -> Iterator[Finding]:

@@ -148,7 +148,7 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
         + _fill(b"--bx\r\n", size)
     ),
     "10 nested multiparts": _nested(10, b"x\r\n"),
-    "50 nested multiparts": _nested(50, b"\n--x"),
+    "30 nested multiparts": _nested(30, b"\n--x"),
     "1,000 nested multiparts": _nested(1000, b"\r\n"),
     "attached mails in each other": lambda size: _fill(
         b"Content-Type: message/rfc822\r\n\r\n", size

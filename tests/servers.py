@@ -66,7 +66,7 @@ class Exchange:
         self.head = b""
         request = Request(head.decode("latin-1"), body, whole=False)
         self.server.requests.append(request)
-        length = int(request.headers["content-length"])
+        length = int(request.headers.get("content-length", 0))
         while len(request.body) < length:
             piece = self.connection.recv(65536)
             if not piece:

@@ -56,6 +56,27 @@ def test_a_good_app_passes(sandbox: Sandbox) -> None:
     assert sandbox.api_key not in output
 
 
+def test_a_key_that_is_not_what_postal_signs_with_is_found(sandbox: Sandbox) -> None:
+    code, output = run(good(sandbox, POSTAL_WEBHOOK_KEY=DKIM_RECORD), "check")
+    assert code == 1
+    assert "POSTAL_WEBHOOK_KEY is not what Postal signs with" in output
+    assert f"Postal serves {sandbox.key.public.kid}" in output
+    assert "postal default-dkim-record" in output
+    key = sandbox.key.record()
+    both = [DKIM_RECORD, key]
+    for keys in (key, both):
+        code, output = run(good(sandbox, POSTAL_WEBHOOK_KEY=keys), "check")
+        assert (code, "Postal signs with this key" in output) == (0, True), output
+
+
+def test_a_key_is_not_compared_where_postal_serves_none(sandbox: Sandbox) -> None:
+    with loopback(answering("404 Not Found")) as server:
+        app = good(sandbox, POSTAL_API_URL=server.url, POSTAL_WEBHOOK_KEY=DKIM_RECORD)
+        _, output = run(app, "check")
+    assert "not compared, for Postal serves no keys" in output
+    assert "not what Postal signs with" not in output
+
+
 def login_required(app: Flask) -> None:
     @app.before_request
     def require_login() -> Any:

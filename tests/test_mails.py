@@ -238,8 +238,8 @@ def test_addresses_are_read(value: str, addresses: list[tuple[str, str]]) -> Non
 
 
 def test_only_so_many_addresses_are_read() -> None:
-    assert len(read_addresses("a@b.c," * 10_000, encoded=True)) == 5_000
-    assert len(read_addresses("a b <a@b.c>;" * 10_000, encoded=True)) == 5_000
+    assert len(read_addresses("a@b.c," * 10_000, encoded=True)) == 2_000
+    assert len(read_addresses("a b <a@b.c>;" * 10_000, encoded=True)) == 2_000
 
 
 PIECES = [

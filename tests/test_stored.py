@@ -113,6 +113,34 @@ def test_deliveries(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        # "\r\n\r\n", which Postal makes of headers and a body that are gone.
+        {"raw_message": "DQoNCg==\n", "headers": {}, "attachments": []},
+        {"raw_message": "", "headers": {}, "attachments": []},
+        {"headers": {}, "attachments": []},
+        {"raw_message": "DQoNCg==\n", "attachments": []},
+        {"attachments": None},
+    ],
+)
+def test_the_content_of_a_pruned_mail_is_none(
+    make_app: MakeApp, data: dict[str, Any]
+) -> None:
+    data = {"id": 5, "details": {"rcpt_to": "a@b.c"}, **data}
+    body = json.dumps({"status": "success", "data": data}).encode()
+    mail, _ = ask(make_app, body, 5)
+    assert (mail.raw, mail.headers, mail.attachments) == (None, None, None)
+    assert mail.recipient == "a@b.c"
+
+
+def test_a_mail_without_attachments_has_none_of_them(make_app: MakeApp) -> None:
+    data = {"id": 5, "attachments": [], "headers": {"to": ["a@b.c"]}}
+    body = json.dumps({"status": "success", "data": data}).encode()
+    mail, _ = ask(make_app, body, 5)
+    assert (mail.attachments, mail.headers) == ([], {"to": ["a@b.c"]})
+
+
+@pytest.mark.parametrize(
     ("expand", "sent"),
     [
         (True, True),

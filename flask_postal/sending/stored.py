@@ -97,7 +97,8 @@ class MessageDetails:
     """A mail that Postal has stored.
 
     What was not asked for (``expand=``), or is no longer kept, is ``None``. By default
-    Postal keeps contents for 30 days and all else for 60.
+    Postal keeps contents for 30 days and all else for 60; ``raw``, ``headers`` and
+    ``attachments`` of a mail whose content is gone are ``None``.
 
     :param status: Postal's word: Pending, Sent, SoftFail, HardFail, Held, Bounced, ...
     :param event_type: The same in the terms of events.
@@ -208,6 +209,7 @@ def read_details(data: Any) -> MessageDetails:
         as_dict(data.get(name)) for name in ("status", "details", "inspection")
     )
     word = as_str(status.get("status"))
+    pruned = _is_pruned(data)
     tag = as_str(details.get("tag"))
     return MessageDetails(
         id=as_int(data.get("id")),
@@ -235,12 +237,25 @@ def read_details(data: Any) -> MessageDetails:
         threat_details=as_str(inspection.get("threat_details")),
         text=as_str(data.get("plain_body")),
         html=as_str(data.get("html_body")),
-        attachments=_attachments(data.get("attachments")),
-        headers=_headers(data.get("headers")),
-        raw=_bytes(data.get("raw_message")),
+        attachments=None if pruned else _attachments(data.get("attachments")),
+        headers=None if pruned else _headers(data.get("headers")),
+        raw=None if pruned else _bytes(data.get("raw_message")),
         activity=_activity(data.get("activity_entries")),
         data=redact_all(data),
     )
+
+
+def _is_pruned(data: Mapping[str, Any]) -> bool:
+    """Tell whether the content of a mail is gone.
+
+    Postal then puts it together from nothing: no headers, no attachments, and a raw
+    message of two line breaks. No mail is without headers.
+    """
+    raw = data.get("raw_message", False)
+    if raw is not False and not (_bytes(raw) or b"").strip():
+        return True
+    headers = data.get("headers", False)
+    return headers is not False and not headers
 
 
 def _attachments(value: Any) -> list[StoredAttachment] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..errors import ConfigurationError
 from .keys import PublicKey, load_keys
 
-__all__ = ["DiscoveredKeys", "Fetch", "fetch_jwks"]
+__all__ = ["DiscoveredKeys", "Fetch", "fetch_jwks", "fit_keys"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
@@ -92,7 +92,7 @@ class DiscoveredKeys:
 
     def _run(self, attempt: _Attempt) -> None:
         try:
-            keys = _fit_keys(self._fetch())
+            keys = fit_keys(self._fetch())
         except (OSError, ConfigurationError) as error:
             _log.error("Postal's keys can't be fetched: %s", ascii(str(error)))
         else:
@@ -105,7 +105,7 @@ class DiscoveredKeys:
             attempt.done.set()
 
 
-def _fit_keys(content: bytes) -> tuple[PublicKey, ...]:
+def fit_keys(content: bytes) -> tuple[PublicKey, ...]:
     """Read the keys of a set that are fit for us; others may stand beside them.
 
     :raises ConfigurationError: if none is.

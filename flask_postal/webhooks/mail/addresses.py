@@ -24,7 +24,7 @@ from .words import decode_words
 __all__ = ["author_of", "read_addresses"]
 
 #: Characters of a header that are looked at, and addresses in it.
-MAX_LENGTH, MAX_ADDRESSES = 100_000, 5_000
+MAX_LENGTH, MAX_ADDRESSES = 50_000, 2_000
 
 # "Ana Lima <ana@example.com>", "Lima, Ana" <ana@example.com>, ana@example.com
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"

@@ -19,7 +19,7 @@ from .words import decode_words
 __all__ = ["RawMail"]
 
 #: Characters of headers in which encoded words are decoded for the list of all.
-MAX_DECODED = 500_000
+MAX_DECODED = 300_000
 
 _DAMAGED = "message: its base64 is damaged"
 _TEXTS = ("text/plain", "text/html")

@@ -11,7 +11,7 @@ import re
 __all__ = ["strip_reply"]
 
 #: Lines that are looked at; the rest of a longer text stays as it is.
-MAX_LINES = 20_000
+MAX_LINES = 10_000
 #: Characters of a line that are looked at.
 MAX_LINE = 500
 #: Lines over which programs break "On ..., ... wrote:".

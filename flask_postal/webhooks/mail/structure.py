@@ -22,7 +22,9 @@ __all__ = ["Part", "Structure", "cut"]
 #: Parts that are read; a mail with more is a weapon.
 MAX_PARTS = 1000
 #: How deep multiparts may stand in each other: each level is searched once more.
-MAX_DEPTH = 50
+MAX_DEPTH = 30
+#: Characters of a file's name that are read, still encoded.
+MAX_NAME = 2_000
 #: Lines that begin like a boundary, in the whole mail.
 MAX_MARKS = 20_000
 
@@ -105,6 +107,7 @@ class Part:
     def filename(self) -> str | None:
         """The name of the file, in one line."""
         name = self._disposition.get("filename") or self._type.get("name")
+        name = (name or "")[:MAX_NAME]
         return ((as_line(decode_words(name)) or "").strip() or None) if name else None
 
     @cached_property
