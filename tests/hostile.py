@@ -2,8 +2,8 @@
 
 Run it to get the table of docs/performance.md::
 
-    python -m tests.hostile            # 10 MB each
-    python -m tests.hostile 32         # MB each
+    python -m tests.hostile > docs/hostile-table.md    # 10 MB each
+    python -m tests.hostile 32                         # MB each
 
 Each shape is read in a process of its own, twice: all attributes of
 :class:`.InboundMessage`, from the body of a request as Postal writes it.
@@ -227,6 +227,11 @@ def main() -> None:
             f"| {name} | {length / MB:.1f} | {took:.3f} | {took / length * 10 * MB:.3f}"
             f" | {grown / MB:.0f} | {grown / length:.1f} |"
         )
+    version = ".".join(map(str, sys.version_info[:3]))
+    _print(
+        f"\nMeasured on {time.strftime('%Y-%m-%d')} with Python {version}, by"
+        " `python -m tests.hostile`."
+    )
 
 
 if __name__ == "__main__":
