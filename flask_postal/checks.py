@@ -158,8 +158,8 @@ def _compared(settings: Settings, configured: set[str]) -> Finding:
         "error",
         f"{setting} is not what Postal signs with, and every webhook would be answered"
         f" with 503; Postal serves {', '.join(sorted(served))}",
-        "set it to what `postal default-dkim-record` prints; a domain's DKIM record holds"
-        " another key",
+        "set it to what `postal default-dkim-record` prints; a domain's DKIM record"
+        " holds another key",
     )
 
 

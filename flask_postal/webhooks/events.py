@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -103,7 +103,7 @@ class InboundEvent:
         RawMessage formats.
     :param format: Which of Postal's formats it came in: ``"raw-json"``, ``"raw-form"``,
         ``"hash-json"`` or ``"hash-form"``.
-    :param digest: A digest of the request's body, for mail without a token.
+    :param digest: Makes a digest of the mail, where it has no token.
     """
 
     message: InboundMessage
@@ -111,10 +111,10 @@ class InboundEvent:
     token: str | None = None
     timestamp: datetime | None = None
     format: str = "raw-json"
-    digest: str = field(default="", repr=False)
+    digest: Callable[[], str] = field(default=str, repr=False, compare=False)
 
     @property
     def dedupe_key(self) -> str:
         """What is equal for two deliveries of one mail: its token, or its number and
-        a digest of the request."""
-        return self.token or f"{self.id}:{self.digest}"
+        a digest of its bytes."""
+        return self.token or f"{self.id}:{self.digest()}"

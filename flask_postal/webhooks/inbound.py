@@ -6,7 +6,8 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import PayloadError
@@ -44,12 +45,13 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
         tracking event.
     """
     form = content_type == FORM
-    mail, digest = None, ""
+    mail: EncodedMail | None = None
+    digest: Callable[[], str] = str
     if form:
         fields = _read_form(body)
     elif cut := cut_out(body):
         rest, text = cut
-        mail, digest = EncodedMail(text=text), _digest(text)
+        mail, digest = EncodedMail(text=text), partial(_digest, text)
         fields = read_json(rest)
         if fields.get("message") != "":  # there is a second one
             fields, mail = read_json(body), None
@@ -66,7 +68,7 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
     if isinstance(message, str):
         if mail is None:
             mail = decode(message)
-            digest = _digest(message.replace("\n", "\\n").encode())
+            digest = partial(_digest, message.replace("\n", "\\n").encode())
         source, name = RawMail(mail, null_sender=sender is None), f"raw-{kind}"
     elif token:
         source, name = HashMail(fields, null_sender=sender is None), f"hash-{kind}"

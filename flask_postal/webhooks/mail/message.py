@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from ...address import Address
-from ...values import as_line, as_str
+from ...values import as_line
 from . import kinds
 from .attachment import InboundAttachment
 from .replies import strip_reply
@@ -250,8 +250,12 @@ class InboundMessage:
         return value.strip("<> ")[:500] or None
 
     def _body(self, what: str, read: Callable[[MailSource], str | None]) -> str | None:
-        text = as_str(self._read(what, read, None))
-        return text.replace("\r\n", "\n") if text and "\r" in text else text
+        text = self._read(what, read, None)
+        if text is None:
+            return None
+        # No source gives surrogates; looking for them takes as long as decoding.
+        text = text.replace("\r\n", "\n") if "\r" in text else text
+        return text.replace("\0", "\ufffd") if "\0" in text else text
 
     def _line(self, what: str, read: Callable[[MailSource], str | None]) -> str | None:
         return as_line(self._read(what, read, None))
