@@ -17,7 +17,7 @@ from .sending.mailer import Mailer
 from .sending.message import Message
 from .sending.prepare import Prepared
 from .sending.result import SendResult
-from .settings import Settings, read_flag
+from .settings import Settings, read_suppressed, warn_of_misspelt
 from .signals import message_sent
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Postal:
                 " second one a name: Postal(name=...)"
             )
         server = self._configured(app)
+        warn_of_misspelt(app.config, server.settings.prefix)
         if "postal" not in app.cli.commands:
             app.cli.add_command(postal_cli)
         app.extensions[self.key] = self
@@ -93,7 +94,7 @@ class Postal:
     def _configured(self, app: Flask) -> _Server:
         settings = Settings.from_config(app.config, f"{self.key.upper()}_")
         # Read when a mail is sent; a value that can't be read is better known now.
-        read_flag(app.config, f"{settings.prefix}SUPPRESS_SEND", default=False)
+        read_suppressed(app.config, settings.prefix, testing=False)
         server = _Server(settings, Mailer(self, settings))
         if settings.webhook_key is not None or settings.dedupe_cache != "memory":
             server.webhooks()  # so that a bad value is known now
@@ -218,12 +219,15 @@ class Postal:
         return self._of(app).mailer.prepare(app, message)
 
     def deliver(self, prepared: Prepared) -> SendResult:
-        """Send what :meth:`prepare` made; nothing is emitted, nothing suppressed.
+        """Send what :meth:`prepare` made; nothing is emitted.
+
+        Suppressed as :meth:`send` is.
 
         :raises APIError: if Postal refused it.
         :raises TransportError: if no answer came.
         """
-        return self._of(self._app()).mailer.deliver(prepared)
+        app = self._app()
+        return self._of(app).mailer.deliver(app, prepared)
 
     @contextmanager
     def record_messages(self) -> Iterator[list[Message]]:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from .address import Address, parse_address
 from .errors import ConfigurationError, MessageError
 
-__all__ = ["SANDBOX_KEY", "Settings", "is_loopback", "read_flag"]
+__all__ = [
+    "SANDBOX_KEY",
+    "Settings",
+    "is_loopback",
+    "read_flag",
+    "read_suppressed",
+    "warn_of_misspelt",
+]
 
 T = TypeVar("T")
+_log = logging.getLogger("flask_postal")
 
 #: What every API key of a sandbox begins with, so that no real one is ever pasted.
 SANDBOX_KEY = "sandbox-"
@@ -115,6 +125,37 @@ def read_flag(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
     """
     value = config.get(key)
     return default if value is None else _flag(value, key)
+
+
+def read_suppressed(config: Mapping[str, Any], prefix: str, *, testing: bool) -> bool:
+    """Tell whether messages are checked and not sent.
+
+    Flask-Mail's ``MAIL_SUPPRESS_SEND`` counts where ours is unset, if it is true: an
+    app that changes its import must not begin to send.
+
+    :param testing: Whether the app is in testing mode, the default.
+    :raises ConfigurationError: for a value that is neither true nor false.
+    """
+    theirs = read_flag(config, "MAIL_SUPPRESS_SEND", default=False)
+    return read_flag(config, f"{prefix}SUPPRESS_SEND", default=theirs or testing)
+
+
+def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
+    """Warn of keys that look like a setting and are none, with the nearest name."""
+    known = [*(name.upper() for name in Settings.__slots__ if name != "prefix")]
+    known[known.index("WEBHOOK_SECRETS")] = "WEBHOOK_SECRET"
+    known.append("SUPPRESS_SEND")
+    for key in config:
+        name = key.removeprefix(prefix)
+        # POSTAL_MARKETING_API_URL belongs to Postal(name="marketing").
+        if name in (key, *known) or name.endswith(tuple(f"_{k}" for k in known)):
+            continue
+        if near := get_close_matches(name, known, 1):
+            _log.warning(
+                "%s is no setting of Flask-Postal; did you mean %s?",
+                ascii(key),
+                prefix + near[0],
+            )
 
 
 def _flag(value: Any, key: str) -> bool:

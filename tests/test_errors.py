@@ -137,7 +137,7 @@ def test_a_host_that_is_not_allowed_names_the_cure(make_app: MakeApp) -> None:
         ("403 No", b"<html>", "HTTP 403", False, False),
         ("404 None", b"<html>", "no Postal API.*check POSTAL_API_URL", False, False),
         ("413 Large", b"<html>", "too large for the proxy", False, False),
-        ("201 Created", b'{"status":"success"}', "HTTP 201", False, False),
+        ("201 Created", b'{"status":"success"}', "HTTP 201", False, True),
         ("200 OK", b'{"status":"error"}', "an error", False, False),
         ("200 OK", b'{"status":"error","data":[]}', "an error", False, False),
         ("200 OK", b'{"status":"error","data":{"code":5}}', "an error", False, False),

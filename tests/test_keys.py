@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -17,7 +18,7 @@ from flask_postal import ConfigurationError, SignatureError
 from flask_postal.sandbox import Sandbox
 from flask_postal.sandbox.traffic import SigningKey
 from flask_postal.webhooks import discovery
-from flask_postal.webhooks.discovery import DiscoveredKeys, fetch_jwks
+from flask_postal.webhooks.discovery import STALE, DiscoveredKeys, _Attempt, fetch_jwks
 from flask_postal.webhooks.keys import load_keys
 from flask_postal.webhooks.signature import verify
 
@@ -453,3 +454,83 @@ def test_keys_without_a_secret_are_warned_about_at_init_app(
     assert "WEBHOOK_SECRET" not in caplog.text
     make_app()
     assert caplog.text.count("POSTAL_WEBHOOK_SECRET is not set") == 1
+
+
+# ---- a whole exchange takes two seconds, and a fetch that hangs holds up nobody
+
+
+def byte_by_byte(exchange: Any) -> bool:
+    for byte in b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1000:
+        exchange.connection.sendall(bytes((byte,)))
+        if exchange.server.stopping.wait(0.05):
+            break
+    return False
+
+
+def trickled_body(exchange: Any) -> bool:
+    exchange.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+    for _ in range(1000):
+        exchange.connection.sendall(b" ")
+        if exchange.server.stopping.wait(0.05):
+            break
+    return False
+
+
+def continuing(exchange: Any) -> bool:
+    for _ in range(1000):
+        exchange.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if exchange.server.stopping.wait(0.05):
+            break
+    return False
+
+
+@pytest.mark.parametrize("act", [byte_by_byte, trickled_body, continuing])
+def test_an_exchange_ends_after_its_time_whatever_comes(
+    act: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_postal.webhooks.discovery.TIMEOUT", 0.5)
+
+    def until_closed(exchange: Any) -> bool:
+        exchange.head = without_body(exchange.head)
+        with contextlib.suppress(OSError):
+            return bool(act(exchange))
+        return False
+
+    with loopback(until_closed) as server:
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"."):
+            fetch_jwks(server.url, None)
+        assert time.monotonic() - began < 5  # 50 s without a deadline
+        server.stopping.set()
+
+
+def test_an_attempt_that_hangs_counts_as_over_after_five_seconds() -> None:
+    now, fetches, hanging = 1000.0, 0, threading.Event()
+
+    def fetch() -> bytes:
+        nonlocal fetches
+        fetches += 1
+        if fetches == 1:
+            hanging.wait(30)
+            raise OSError("hung")
+        return json.dumps(JWKS).encode()
+
+    keys = DiscoveredKeys(fetch, lambda: now)
+    first = keys._begin(now)
+    assert keys._begin(now + STALE) is first
+    now += STALE + 1
+    second = keys._begin(now)
+    assert second is not None
+    assert second is not first
+    assert second.done.wait(20)
+    assert keys.find(None) == (KEY,)
+    hanging.set()
+
+
+def test_an_attempt_of_another_process_counts_as_over() -> None:
+    keys = DiscoveredKeys(lambda: json.dumps(JWKS).encode(), lambda: 1000.0)
+    # As after a fork in the middle of a fetch: the thread has stayed with the parent.
+    keys._attempt = _Attempt(1000.0, process=-1)
+    lock = keys._locks.setdefault(-1, threading.Lock())
+    with lock:
+        assert keys.find(None) == (KEY,)

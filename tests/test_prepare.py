@@ -11,7 +11,7 @@ import pytest
 
 from flask_postal import Address, Attachment, Message, MessageError, UnsupportedFeature
 
-from .mails import message, prepared, wire
+from .mails import headers_of, message, prepared, raw, wire
 
 BINARY = b"\x00\x01\xfe\xff"
 
@@ -431,3 +431,14 @@ def test_redirect_to_holds_for_send_raw_too() -> None:
     )
     made = message(recipients=many, message_id="own@example.com")
     assert wire(made, redirect_to="s@t.u")["rcpt_to"] == ["s@t.u"]
+
+
+def test_headers_are_one_in_any_case() -> None:
+    source = message(extra_headers={"x-original-to": "kept?", "dAtE": "x"}, date=0)
+    sent = wire(source, redirect_to="staging@example.com")
+    assert sent["headers"]["X-Original-To"] == "ana@example.com"
+    names = [name.lower() for name in sent["headers"]]
+    assert sorted(names) == ["date", "x-original-to"]
+    source = message(extra_headers={"X-A": "1", "x-a": "2"})
+    mail = raw(source)
+    assert headers_of(mail, "X-A") == ["1", "2"]

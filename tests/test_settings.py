@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_postal import Address, ConfigurationError, Postal
+from flask_postal import (
+    Address,
+    ConfigurationError,
+    Message,
+    MessageError,
+    Postal,
+    UnsupportedFeature,
+)
 from flask_postal.settings import Settings, read_flag
 
 from .secret import SECRET
@@ -146,3 +153,88 @@ def test_a_name_stands_in_the_keys() -> None:
         Postal(app, name="marketing")
     with pytest.raises(ConfigurationError, match="letters, digits and _"):
         Postal(name="no-name")
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("POSTAL_API_KYE", "POSTAL_API_KEY"),
+        ("POSTAL_WEBHOOK_SECRETS", "POSTAL_WEBHOOK_SECRET"),
+        ("POSTAL_SUPRESS_SEND", "POSTAL_SUPPRESS_SEND"),
+        ("POSTAL_URL", "POSTAL_API_URL"),
+        ("POSTAL_DEFAULT_SENDERS", "POSTAL_DEFAULT_SENDER"),
+    ],
+)
+def test_a_misspelt_setting_is_warned_about_with_the_nearest_name(
+    key: str, near: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Flask("tests")
+    app.config[key] = "x"
+    Postal(app)
+    assert f"'{key}' is no setting of Flask-Postal; did you mean {near}?" in caplog.text
+
+
+def test_other_keys_are_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    app = Flask("tests")
+    app.config.update(
+        POSTAL_API_URL="https://postal.example.com",
+        POSTAL_MARKETING_API_KEY="x",
+        POSTAL_MARKETING_WEBHOOK_SECRET="a:b",
+        POSTAL_CODES=["1234"],
+        MAIL_DEFAULT_SENDER="a@b.c",
+    )
+    Postal(app)
+    Postal(app, name="marketing")
+    assert "did you mean" not in caplog.text
+
+
+def test_errors_name_the_settings_of_the_server_they_are_about() -> None:
+    app = Flask("tests")
+    postal = Postal(app, name="marketing")
+    app.config["POSTAL_MARKETING_SUPPRESS_SEND"] = True
+    with app.app_context():
+        with pytest.raises(UnsupportedFeature, match="POSTAL_MARKETING_IGNORE_UNSUPP"):
+            postal.send(Message("x", "a@b.c", body="x", sender="a@b.c", send_at=1))
+        with pytest.raises(MessageError, match="POSTAL_MARKETING_DEFAULT_SENDER"):
+            postal.send(Message("x", "a@b.c", body="x"))
+        app.config["POSTAL_MARKETING_SUPPRESS_SEND"] = False
+        with pytest.raises(ConfigurationError, match="POSTAL_MARKETING_API_URL"):
+            postal.send(Message("x", "a@b.c", body="x", sender="a@b.c"))
+
+
+@pytest.mark.parametrize(
+    ("config", "suppressed"),
+    [
+        ({"MAIL_SUPPRESS_SEND": True}, True),
+        ({"MAIL_SUPPRESS_SEND": "1"}, True),
+        ({"MAIL_SUPPRESS_SEND": True, "POSTAL_SUPPRESS_SEND": False}, False),
+        ({"MAIL_SUPPRESS_SEND": False, "TESTING": True}, True),
+        ({"POSTAL_SUPPRESS_SEND": True}, True),
+        ({"TESTING": True}, True),
+        ({}, False),
+    ],
+)
+def test_flask_mails_setting_keeps_a_migrated_app_from_sending(
+    config: dict[str, Any], suppressed: bool
+) -> None:
+    app = Flask("tests")
+    app.config.update(config, POSTAL_DEFAULT_SENDER="a@b.c")
+    postal = Postal(app)
+    message = Message("x", "a@b.c", body="x")
+    with app.app_context():
+        for send in (postal.send, lambda m: postal.deliver(postal.prepare(m))):
+            if suppressed:
+                assert send(message).suppressed is True
+            else:
+                with pytest.raises(ConfigurationError, match="API_URL was not set"):
+                    send(message)
+
+
+def test_a_flag_of_flask_mail_that_is_none_is_an_error() -> None:
+    app = Flask("tests")
+    app.config["MAIL_SUPPRESS_SEND"] = "perhaps"
+    with pytest.raises(ConfigurationError, match="MAIL_SUPPRESS_SEND must be True"):
+        Postal(app)

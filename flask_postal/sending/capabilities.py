@@ -114,12 +114,17 @@ _RULES = (
 
 
 def settle(
-    message: Message, *, ignore: bool, capabilities: frozenset[str] = POSTAL
+    message: Message,
+    *,
+    ignore: bool,
+    capabilities: frozenset[str] = POSTAL,
+    setting: str = "POSTAL_IGNORE_UNSUPPORTED_FEATURES",
 ) -> Message:
     """Return the message with nothing in it that can't be done.
 
     :param ignore: Drop what can't be done in place of raising.
     :param capabilities: The features that can be done after all.
+    :param setting: The setting that drops what can't be done, for the error.
     :raises UnsupportedFeature: for the first feature that can't.
     """
     settled = message
@@ -128,8 +133,8 @@ def settle(
             continue
         if not ignore:
             raise UnsupportedFeature(
-                f"{rule.feature}: {rule.instead}. (Or set"
-                " POSTAL_IGNORE_UNSUPPORTED_FEATURES to send without it.)",
+                f"{rule.feature}: {rule.instead}. (Or set {setting} to send without"
+                " it.)",
                 feature=rule.feature,
                 field=rule.field,
             )

@@ -198,7 +198,8 @@ class _Reader:
             text,
             http_status=status,
             retryable=status in _TEMPORARY,
-            maybe_sent=self._sends and status >= 500,
+            # Also a 202 or a 204: somebody has taken the mail, and may pass it on.
+            maybe_sent=self._sends and not 300 <= status < 500,
         )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from werkzeug.datastructures import Headers
+
 from ..address import Address, parse_address
 from ..errors import MessageError
 from ..settings import Settings
@@ -60,7 +62,7 @@ class Content:
     html: str | None = None
     alternatives: list[tuple[str, str]] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
-    headers: dict[str, list[str]] = field(default_factory=dict)
+    headers: Headers = field(default_factory=Headers)
     header_sender: Address | None = None
     date: datetime | None = None
     message_id: str | None = None
@@ -150,7 +152,7 @@ def _read_recipients(message: Message, content: Content) -> None:
 def _redirect(content: Content, address: Address) -> None:
     """Send to this address alone; note the others in X-Original-To."""
     originals = ", ".join(a.addr_spec for a in content.recipients.values())
-    content.headers["X-Original-To"] = [originals]
+    content.headers["X-Original-To"] = originals
     content.to, content.cc, content.bcc = [address], [], []
     content.recipients = {address.addr_spec: address}
     content.aliases = dict.fromkeys(content.aliases, address.addr_spec)
@@ -191,14 +193,13 @@ def _read_headers(message: Message, content: Content) -> None:
     headers, sender = check_headers(message.extra_headers)
     if sender is not None:
         content.header_sender = parse_address(sender, "extra_headers")[0]
-    for name, values in headers.items():
-        content.headers[name] = values
-        if len(values) > 1:
+    content.headers = headers
+    for name in {name for name, _ in headers}:
+        if len(headers.getlist(name)) > 1:
             content.why_raw = f"several values of {name}"
     if message.date is not None:
         content.date = _date(message.date)
-        for name in [name for name in content.headers if name.lower() == "date"]:
-            del content.headers[name]
+        content.headers.remove("Date")
     if message.message_id is not None:
         content.message_id = _message_id(message.message_id)
         content.why_raw = "a Message-ID of its own"

@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from werkzeug.datastructures import Headers
+
 from ..errors import MessageError
 from ..text import header_text, is_text
 
-__all__ = ["check_headers"]
+__all__ = ["check_headers", "missing"]
 
 _NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)
 
@@ -32,17 +34,16 @@ _POSTALS = (
 )
 
 
-def check_headers(headers: Mapping[str, Any]) -> tuple[dict[str, list[str]], Any]:
-    """Check headers and gather the values of each name.
+def check_headers(headers: Mapping[str, Any]) -> tuple[Headers, Any]:
+    """Check headers and gather the values of each name, whatever its case.
 
-    :returns: The values by name, and the value of ``Sender``, which Postal takes as a
+    :returns: The headers, and the value of ``Sender``, which Postal takes as a
         field of its own.
     :raises MessageError: for a header that Postal would drop, corrupt or obey, and for
         one that would not stay in its line.
     """
     field = "extra_headers"
-    checked: dict[str, list[str]] = {}
-    spellings: dict[str, str] = {}
+    checked = Headers()
     sender = None
     for raw_name, value in headers.items():
         name = header_text(raw_name, field, "a header name")
@@ -70,6 +71,12 @@ def check_headers(headers: Mapping[str, Any]) -> tuple[dict[str, list[str]], Any
                 f" not {type(value).__name__}",
                 field=field,
             )
-        known = checked.setdefault(spellings.setdefault(low, name), [])
-        known += [header_text(v, field, f"the value of {name}") for v in values]
-    return {name: values for name, values in checked.items() if values}, sender
+        for item in values:
+            checked.add(name, header_text(item, field, f"the value of {name}"))
+    return checked, sender
+
+
+def missing(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the default headers that are not given, in any case."""
+    names = {str(name).lower() for name in given}
+    return {name: v for name, v in defaults.items() if str(name).lower() not in names}

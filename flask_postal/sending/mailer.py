@@ -17,11 +17,12 @@ from flask import Flask
 
 from ..calling import call_receiver
 from ..errors import CancelSend, ConfigurationError, MessageError, PostalError
-from ..settings import Settings, read_flag
+from ..settings import Settings, read_suppressed
 from ..signals import message_sending, message_sent, send_failed
 from .attachment import Attachment
 from .body import Body
 from .client import Client
+from .headers import missing
 from .message import FIELDS, Message
 from .prepare import Prepared, prepare
 from .result import SendResult, made_up_result, read_result
@@ -114,9 +115,7 @@ class Mailer:
         """Do all that waits for the network; any thread may call it."""
         if ready.prepared is None:
             return SendResult()
-        if ready.suppressed:
-            return made_up_result(ready.prepared, self._made_up_ids)
-        return self.deliver(ready.prepared)
+        return self._deliver(ready.prepared, suppressed=ready.suppressed)
 
     def tell(
         self, app: Flask, message: Message, outcome: SendResult | BaseException
@@ -146,8 +145,13 @@ class Mailer:
         """Complete, check and serialize a message; nothing is emitted or sent."""
         return prepare(self.complete(app, message), self._settings)
 
-    def deliver(self, prepared: Prepared) -> SendResult:
-        """Send what was prepared."""
+    def deliver(self, app: Flask, prepared: Prepared) -> SendResult:
+        """Send what was prepared, unless sending is suppressed."""
+        return self._deliver(prepared, suppressed=self._suppressed(app))
+
+    def _deliver(self, prepared: Prepared, *, suppressed: bool) -> SendResult:
+        if suppressed:
+            return made_up_result(prepared, self._made_up_ids)
         data = self._client.call(prepared.endpoint, prepared.body)
         return read_result(data, prepared)
 
@@ -177,8 +181,7 @@ class Mailer:
             )
 
     def _suppressed(self, app: Flask) -> bool:
-        key = f"{self._settings.prefix}SUPPRESS_SEND"
-        return read_flag(app.config, key, default=app.testing)
+        return read_suppressed(app.config, self._settings.prefix, testing=app.testing)
 
     def _emit(self, signal: NamedSignal, app: Flask, **arguments: Any) -> None:
         if not signal.receivers:
@@ -186,9 +189,10 @@ class Mailer:
         for receiver in signal.receivers_for(app):
             try:
                 call_receiver(app, receiver, **arguments, postal=self._postal)
-            except Exception:  # noqa: BLE001
-                # The mail has gone, or has not: an error in what only wants to know
-                # must not look like news about it, or the caller sends it twice.
+            except BaseException:  # noqa: BLE001
+                # The mail has gone, or has not: nothing that is raised by what only
+                # wants to know may look like news about it, not even SystemExit or
+                # gevent's Timeout, or the caller sends it twice.
                 _log.exception("a receiver of %s failed", signal.name)
 
 
@@ -215,9 +219,7 @@ def _merge(message: Message, defaults: Message, *, content: bool) -> None:
             continue
         value = getattr(message, name)
         if name == "extra_headers":
-            given = {str(header).lower() for header in value}
-            kept = {h: v for h, v in default.items() if h.lower() not in given}
-            message.extra_headers = {**kept, **value}
+            message.extra_headers = {**missing(default, value), **value}
         elif isinstance(default, dict):
             setattr(message, name, {**default, **value})
         elif name in _JOINED:

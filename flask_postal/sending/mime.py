@@ -97,14 +97,13 @@ def _headers(content: Content) -> Iterable[tuple[str, str]]:
         if addresses:
             yield name, ", ".join(mime_address(address) for address in addresses)
     yield "Subject", mime_text(content.subject)
-    if not any(name.lower() == "date" for name in content.headers):
+    if "Date" not in content.headers:
         yield "Date", format_datetime(content.date or datetime.now(UTC))
     yield "Message-ID", f"<{content.message_id}>"
     if content.tag is not None:
         yield "X-Postal-Tag", mime_text(content.tag)
-    for name, values in content.headers.items():
-        for value in values:
-            yield name, mime_text(value)
+    for name, value in content.headers:
+        yield name, mime_text(value)
 
 
 def _structure(content: Content) -> _Part:

@@ -71,7 +71,11 @@ def prepare(message: Message, settings: Settings) -> Prepared:
 
     :raises MessageError: if Postal would refuse, lose or change it.
     """
-    message = settle(message, ignore=settings.ignore_unsupported_features)
+    message = settle(
+        message,
+        ignore=settings.ignore_unsupported_features,
+        setting=f"{settings.prefix}IGNORE_UNSUPPORTED_FEATURES",
+    )
     content = read_content(message, settings)
     if content.why_raw is None:
         endpoint, body = "send/message", _message_body(content)
@@ -102,7 +106,7 @@ def _message_body(content: Content) -> Body:
         fields["tag"] = content.tag
     if content.bounce:
         fields["bounce"] = True
-    headers = {name: json_text(values[0]) for name, values in content.headers.items()}
+    headers = {name: json_text(value) for name, value in content.headers}
     if content.date is not None:
         headers["Date"] = format_datetime(content.date)
     if headers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask
+from flask import Flask, render_template
 from jinja2 import TemplateNotFound
 
 from ..errors import MessageError
@@ -17,6 +17,8 @@ PARTS = {"txt": "body", "html": "html", "subject": "subject"}
 
 def render_templates(message: Message, app: Flask) -> None:
     """Render the message's templates into the fields that are not given.
+
+    The app must be the current one.
 
     :raises MessageError: if there is no template of that name.
     """
@@ -34,9 +36,7 @@ def render_templates(message: Message, app: Flask) -> None:
         found = True
         if getattr(message, field):
             continue
-        values = dict(context)
-        app.update_template_context(values)
-        text = template.render(values)
+        text = render_template(template, **context)
         setattr(message, field, " ".join(text.split()) if ending == "subject" else text)
     if not found:
         raise MessageError(

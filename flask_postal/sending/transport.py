@@ -14,6 +14,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
@@ -138,12 +139,18 @@ class Transport:
         # A plain dict: urllib3 asks for nothing more.
         request.headers = {**headers, "Content-Length": str(length)}  # type: ignore[assignment]
         request.body = departure
+        if HTTPAdapter.send.__module__ != "requests.adapters":
+            # A mock of requests ("responses"), which looks into headers and body.
+            request.headers = CaseInsensitiveDict(request.headers)
+            request.body = b"".join(departure)
         try:
             response = self._adapter.send(
                 request,
                 timeout=self._timeout,  # type: ignore[arg-type]  # as its docs allow
                 proxies=self._proxies,
             )
+            if isinstance(response, requests.Response):  # a mock's
+                return Answer(response.status_code, response.content)
             return _read(response)
         except (requests.RequestException, HTTPError, OSError) as error:
             return Failure.of(error, begun=departure.begun)
@@ -195,7 +202,13 @@ class _Adapter(HTTPAdapter):
         return target
 
     def build_response(self, req: Any, resp: Any) -> Any:
-        return resp
+        return (
+            resp if isinstance(resp, _Answered) else super().build_response(req, resp)
+        )
+
+
+class _Answered(HTTPResponse):
+    """An answer that a connection of ours has read."""
 
 
 class _Kept:
@@ -235,7 +248,7 @@ class _Kept:
         self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
         answer = HTTPConnection.getresponse(self)  # type: ignore[arg-type]
         self._last_used = _clock()
-        return HTTPResponse(
+        return _Answered(
             body=answer,
             headers=None
             if answer.length is None

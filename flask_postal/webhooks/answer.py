@@ -11,52 +11,40 @@ __all__ = ["MADE", "Made", "answer", "log_and_answer", "new_reference"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: Where in the WSGI environment what a view made, a :class:`Made`, waits for the net.
+#: Where in the WSGI environment a view puts what it made, a :class:`Made`.
 MADE = "flask_postal.answer"
 
 
 class Made:
-    """What a view made, kept while the app's own code has its hands on it."""
+    """What a view made, out of reach of the app's own code."""
 
-    __slots__ = (
-        "_attributes",
-        "_line",
-        "_response",
-        "content",
-        "headers",
-        "status",
-    )
+    __slots__ = ("content", "headers", "line", "status")
 
     def __init__(self, response: Response) -> None:
-        self._response = response
-        self._line = response.status
-        self._attributes = len(vars(response))
         self.status = response.status_code
-        self.content = [*response.response]
-        self.headers = [*response.headers]
-
-    def is_as_it_was(self, response: Response) -> bool:
-        """Tell whether a response is what the view made, and nothing was done to it."""
-        return (
-            response is self._response
-            and type(response) is Response
-            and response.status == self._line
-            and len(vars(response)) == self._attributes
-            and response.response == self.content
-            and [*response.headers] == self.headers
-        )
+        self.line = response.status
+        self.content = [response.get_data()]
+        self.headers = [
+            (name, value)
+            for name, value in response.headers
+            if name != "Content-Length"
+        ] + [("Content-Length", str(len(self.content[0])))]
 
 
-def log_and_answer(status: int, text: str, why: str, level: int) -> Response:
+def log_and_answer(
+    status: int, text: str, why: str, level: int, where: str | None = None
+) -> Response:
     """Answer, and log why under the same reference.
 
     Nothing from the request stands in the answer, and in the log only as ASCII.
+
+    :param where: What the request was for; the current one's endpoint if not given.
     """
     reference = new_reference()
     _log.log(
         level,
         "%s: HTTP %d, %s [%s]",
-        ascii(request.endpoint or request.path),
+        ascii(where if where is not None else request.endpoint),
         status,
         why,
         reference,

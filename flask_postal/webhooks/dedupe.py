@@ -29,6 +29,8 @@ SLOW = 0.5
 LEASE = 120
 #: Seconds for which a handled delivery is remembered; Postal retries mail for 31 hours.
 KEPT = 48 * 3600
+#: How a delivery, or a receiver's part of it, is answered once it is settled.
+SETTLED = (200, 406, 429)
 #: Deliveries and receivers' marks that one process remembers.
 MAX_ENTRIES = 100_000
 
@@ -148,8 +150,7 @@ class Delivery:
 
     def handled(self) -> int | None:
         """Return the status that this delivery was answered with, once handled."""
-        value = self._ask("get", f"{self._key}:done")
-        return value if isinstance(value, int) else None
+        return _status(self._ask("get", f"{self._key}:done"))
 
     def lease(self) -> bool:
         """Take the delivery; ``False`` if another request has it right now."""
@@ -161,10 +162,16 @@ class Delivery:
             self._deadline = deadline
             return True
         held = self._ask("get", key)
+        now = self._clock()  # later than the other request, which has read its own
         if isinstance(held, (int, float)) and held > now:
+            if held > now + LEASE:
+                # By a clock that is ahead of ours, or by no clock: shortened, so that
+                # the delivery is free in two minutes.
+                self._ask("set", key, now + LEASE, LEASE)
             return False
         # Expired, whatever the backend thinks of it; or a cache that adds nothing and
         # holds nothing, and must not keep the event from being handled.
+        deadline = now + LEASE
         self._ask("set", key, deadline, LEASE)
         self._deadline = deadline
         return True
@@ -183,8 +190,7 @@ class Delivery:
 
     def has_done(self, receiver: str) -> int | None:
         """Return the status that a receiver has settled this delivery with before."""
-        value = self._ask("get", self._mark(receiver))
-        return value if isinstance(value, int) else None
+        return _status(self._ask("get", self._mark(receiver)))
 
     def mark(self, receiver: str, status: int) -> None:
         """Remember that a receiver has settled this delivery, and how."""
@@ -209,3 +215,8 @@ class Delivery:
                 # Postal waits five seconds in all: it is not asked again this time.
                 self._cache = None
             return None
+
+
+def _status(value: Any) -> int | None:
+    """Return a mark's status; what was not written here counts as no mark."""
+    return value if type(value) is int and value in SETTLED else None

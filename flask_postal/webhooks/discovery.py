@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import ConfigurationError
 from .keys import PublicKey, load_keys
@@ -22,6 +25,9 @@ _log = logging.getLogger("flask_postal.webhooks")
 PAUSE, FRESH, KEPT = 30.0, 15 * 60.0, 7 * 24 * 3600.0
 #: Seconds for one whole exchange.
 TIMEOUT = 2.0
+#: Seconds after which an attempt counts as over, whatever became of it: looking up a
+#: name can't be ended.
+STALE = 5.0
 #: Bytes of a key set; one of a single RSA-8192 key has 1.5 kB.
 MAX_SIZE = 64 * 1024
 
@@ -33,6 +39,7 @@ class _Attempt:
     """One fetch, which any number of threads wait for."""
 
     begun: float
+    process: int = field(default_factory=os.getpid)
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -48,7 +55,8 @@ class DiscoveredKeys:
     ) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._lock = threading.Lock()
+        # One for each process: a fork may copy a lock that is held.
+        self._locks: dict[int, threading.Lock] = {}
         self._attempt: _Attempt | None = None
         self._keys: tuple[PublicKey, ...] = ()
         self._fetched = 0.0
@@ -78,12 +86,17 @@ class DiscoveredKeys:
 
     def _begin(self, now: float) -> _Attempt | None:
         """Join the fetch under way, or begin one; ``None`` if it is too early."""
-        with self._lock:
+        process = os.getpid()
+        with self._locks.setdefault(process, threading.Lock()):
             attempt = self._attempt
-            if attempt is not None and not attempt.done.is_set():
-                return attempt
-            if attempt is not None and now - attempt.begun < PAUSE:
-                return None
+            if attempt is not None and attempt.process == process:
+                stale = now - attempt.begun > STALE
+                if not attempt.done.is_set() and not stale:
+                    return attempt
+                if now - attempt.begun < PAUSE and attempt.done.is_set():
+                    return None
+            # No attempt, one of which nothing will come, or one of the process that
+            # this one was forked from, whose thread is not here.
             self._attempt = attempt = _Attempt(now)
         # In a thread of its own: a request that needs no new key does not wait for
         # it, and one that does only for a while, however slow the server is.
@@ -130,8 +143,9 @@ def fetch_jwks(base_url: str, ca_bundle: str | None) -> bytes:
     """
     import requests
 
-    deadline = time.monotonic() + TIMEOUT
-    with requests.Session() as session:
+    with requests.Session() as session, _Deadline(TIMEOUT) as deadline:
+        session.mount("http://", deadline.adapter())
+        session.mount("https://", deadline.adapter())
         # An auth of its own keeps requests from reading netrc.
         response = session.get(
             f"{base_url}/.well-known/jwks.json",
@@ -148,6 +162,66 @@ def fetch_jwks(base_url: str, ca_bundle: str | None) -> bytes:
             content = b""
             for piece in response.iter_content(4096):
                 content += piece
-                if len(content) > MAX_SIZE or time.monotonic() > deadline:
-                    raise OSError(f"the answer of {base_url} is too large or too slow")
+                if len(content) > MAX_SIZE:
+                    raise OSError(f"the answer of {base_url} is too large")
+            if deadline.passed:
+                raise OSError(f"the answer of {base_url} is too slow")
     return content
+
+
+class _Deadline:
+    """Ends connections when a time has passed, whatever they are doing.
+
+    A time-out of requests is one for each piece that comes, and a server that sends one
+    byte a second never runs into it.
+
+    :param seconds: How long the connections may live.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        for connection in self._sockets:
+            connection.close()
+
+    def _end(self) -> None:
+        self.passed = True
+        for connection in self._sockets:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def adapter(self) -> Any:
+        """Make an adapter whose connections end with the deadline."""
+        from requests.adapters import HTTPAdapter
+
+        deadline = self
+
+        class Watched:
+            def _new_conn(self) -> socket.socket:
+                connection: socket.socket = super()._new_conn()  # type: ignore[misc]
+                # A second handle on it: TLS takes the first one over.
+                deadline._sockets.append(connection.dup())
+                if deadline.passed:
+                    connection.close()
+                return connection
+
+        class Adapter(HTTPAdapter):
+            def get_connection_with_tls_context(
+                self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+            ) -> Any:
+                pool: Any = super().get_connection_with_tls_context(
+                    request, verify, proxies=proxies, cert=cert
+                )
+                pool.ConnectionCls = type("Timed", (Watched, pool.ConnectionCls), {})
+                return pool
+
+        return Adapter()

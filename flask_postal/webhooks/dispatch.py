@@ -5,6 +5,7 @@ A queue or a replay can call :func:`dispatch` too.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import defaultdict
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blinker import Signal
 from flask import Flask
 
-from ..calling import call_receiver
+from ..calling import call_receiver, receiver_name
 from ..errors import RejectMail
 from ..signals import inbound_received, server_event_received, tracking_received
 from .dedupe import Cache, Delivery
@@ -60,7 +61,8 @@ def dispatch(
 ) -> Dispatched:
     """Call every receiver of an event that has not succeeded with it before.
 
-    Each runs in an app context of its own, even if another raises.
+    Each runs in an app context of its own, even if another raises. What is no
+    ``Exception`` (``SystemExit``, ``gevent.Timeout``) is raised again after the last.
 
     :param postal: The extension, for the receivers.
     :param app: The sender of the signal.
@@ -96,11 +98,27 @@ def _call_all(
     event: Event,
     postal: Postal,
 ) -> Dispatched:
+    interrupts: list[BaseException] = []
+    outcome = _call_groups(receivers, app, delivery, event, postal, interrupts)
+    if interrupts:
+        raise interrupts[0]
+    return outcome
+
+
+def _call_groups(
+    receivers: list[Callable[..., Any]],
+    app: Flask,
+    delivery: Delivery | None,
+    event: Event,
+    postal: Postal,
+    interrupts: list[BaseException],
+) -> Dispatched:
+    """Call receivers; those that share a name share a mark."""
     if delivery is None and len(receivers) == 1:
-        return _call(receivers[0], app, event, postal)
+        return _call(receivers[0], app, event, postal, interrupts)
     by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
     for receiver in receivers:
-        by_name[_name(receiver)].append(receiver)
+        by_name[receiver_name(receiver)].append(receiver)
     outcomes = []
     for name, group in by_name.items():
         marked = delivery if name is not None else None
@@ -108,7 +126,7 @@ def _call_all(
         if earlier is not None:
             outcomes.append(Dispatched(earlier))
             continue
-        outcome = _worst([_call(receiver, app, event, postal) for receiver in group])
+        outcome = _worst([_call(r, app, event, postal, interrupts) for r in group])
         # With a single receiver the delivery's own mark says all.
         if marked is not None and len(receivers) > 1 and outcome != Dispatched.FAILED:
             marked.mark(str(name), outcome.value)
@@ -123,7 +141,13 @@ def _worst(outcomes: list[Dispatched]) -> Dispatched:
     return next((o for o in order if o in outcomes), Dispatched.HANDLED)
 
 
-def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> Dispatched:
+def _call(
+    receiver: Any,
+    app: Flask,
+    event: Event,
+    postal: Postal,
+    interrupts: list[BaseException],
+) -> Dispatched:
     started = _clock()
     try:
         with app.app_context():
@@ -139,9 +163,13 @@ def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> Dispatched
             return Dispatched.BOUNCED if rejection.bounce else Dispatched.DROPPED
         _log.exception("receiver %s failed", _label(receiver))
         return Dispatched.FAILED
-    except Exception:  # noqa: BLE001
-        # Whatever it raises, it has not done its work: Postal comes again.
+    except BaseException as error:  # noqa: BLE001
+        # Whatever it raises, it has not done its work: Postal comes again. What would
+        # end the request, or the process, waits until the others have run; an async
+        # receiver that was cancelled is no such thing.
         _log.exception("receiver %s failed", _label(receiver))
+        if not isinstance(error, (Exception, asyncio.CancelledError)):
+            interrupts.append(error)
         return Dispatched.FAILED
     took = _clock() - started
     if took > SLOW:
@@ -154,12 +182,5 @@ def _call(receiver: Any, app: Flask, event: Event, postal: Postal) -> Dispatched
     return Dispatched.HANDLED
 
 
-def _name(receiver: Any) -> str | None:
-    """What a receiver is called in every process, if it is called anything."""
-    module = getattr(receiver, "__module__", None)
-    name = getattr(receiver, "__qualname__", None)
-    return f"{module}.{name}" if module and name else None
-
-
 def _label(receiver: Any) -> str:
-    return _name(receiver) or f"a nameless {type(receiver).__name__}"
+    return receiver_name(receiver) or f"a nameless {type(receiver).__name__}"

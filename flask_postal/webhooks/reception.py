@@ -136,7 +136,8 @@ def _check(postal: Postal, app: Flask, req: Request, hook: Hook) -> tuple[bytes,
     limit = inbox.max_bytes(hook.name)
     setting = f"{inbox.prefix}{hook.max_bytes}"
     length = _length(environ, hook, limit, setting)
-    known = _authorize(req, inbox.secrets, hook)
+    secret = f"{inbox.prefix}WEBHOOK_SECRET"
+    known = _authorize(req, inbox.secrets, hook, secret)
     headers = {name: environ[key] for name, key in _SIGNATURE_HEADERS if key in environ}
     if SHA256_HEADER not in headers and SHA1_HEADER not in headers:
         if known and hook is INBOUND:
@@ -212,7 +213,7 @@ def _too_large(hook: Hook, setting: str) -> _RefusedError:
     )
 
 
-def _authorize(req: Request, pairs: Sequence[str], hook: Hook) -> bool:
+def _authorize(req: Request, pairs: Sequence[str], hook: Hook, setting: str) -> bool:
     """Check basic auth against every pair, raw and percent-decoded.
 
     Postal sends what stands in the URL without decoding it.
@@ -235,7 +236,7 @@ def _authorize(req: Request, pairs: Sequence[str], hook: Hook) -> bool:
             hook.unauthorized,
             "wrong password",
             "basic auth is missing or wrong: does the URL in Postal carry the"
-            " user:password of POSTAL_WEBHOOK_SECRET?",
+            f" user:password of {setting}?",
             logging.WARNING,
         )
     return True

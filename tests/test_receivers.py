@@ -1,0 +1,300 @@
+"""What receivers may do wrong, and what becomes of the others and of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_postal import (
+    Message,
+    Postal,
+    message_sent,
+    send_failed,
+    tracking_received,
+)
+from flask_postal.webhooks.dedupe import LEASE, Delivery, MemoryCache
+from flask_postal.webhooks.dispatch import Dispatched, dispatch
+from flask_postal.webhooks.tracking import parse_tracking
+
+from .captures import Recorded
+from .conftest import MakeApp
+
+SENT = Recorded.load("webhooks/MessageSent")
+EVENT = parse_tracking(SENT.body)
+
+
+class TimeoutOfGevent(BaseException):
+    """gevent.Timeout is no Exception either."""
+
+
+@pytest.fixture
+def app() -> Flask:
+    app = Flask("tests")
+    app.config.update(POSTAL_SUPPRESS_SEND=True, POSTAL_DEFAULT_SENDER="a@b.c")
+    Postal(app)
+    return app
+
+
+def run(app: Flask, cache: Any = None) -> Dispatched:
+    return dispatch(app.extensions["postal"], app, EVENT, cache)
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def receiver(app: Flask, event: Any, **extra: Any) -> None:
+        raise error
+
+    return receiver
+
+
+def connect(app: Flask, *receivers: Any) -> None:
+    for receiver in receivers:
+        tracking_received.connect(receiver, sender=app, weak=False)
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), TimeoutOfGevent(), KeyboardInterrupt()]
+)
+def test_what_ends_a_process_waits_until_the_others_have_run(
+    app: Flask, error: BaseException
+) -> None:
+    ran: list[str] = []
+    cache = MemoryCache()
+
+    def before(app: Flask, event: Any, **extra: Any) -> None:
+        ran.append("before")
+
+    def after(app: Flask, event: Any, **extra: Any) -> None:
+        ran.append("after")
+
+    connect(app, before, raising(error), after)
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            run(app, cache)
+    assert sorted(ran) == ["after", "before"]
+    # The lease was given back, and the event is not done.
+    delivery = Delivery(cache, f"postal\0TrackingEvent\0{EVENT.dedupe_key}")
+    assert delivery.handled() is None
+    assert delivery.lease() is True
+
+
+def test_a_cancelled_async_receiver_is_an_ordinary_failure(app: Flask) -> None:
+    ran = []
+
+    async def cancelled(app: Flask, event: Any, **extra: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def other(app: Flask, event: Any, **extra: Any) -> None:
+        ran.append("other")
+
+    connect(app, cancelled, other)
+    assert run(app) is Dispatched.FAILED
+    assert ran == ["other"]
+
+
+def generator(app: Flask, event: Any, **extra: Any) -> Iterator[int]:
+    yield 1
+
+
+async def async_generator(app: Flask, event: Any, **extra: Any) -> AsyncIterator[int]:
+    yield 1
+
+
+def hidden(app: Flask, event: Any, **extra: Any) -> Any:
+    return generator(app, event)
+
+
+@pytest.mark.parametrize("receiver", [generator, async_generator, hidden])
+def test_a_generator_fails_with_the_cure(
+    make_app: MakeApp, receiver: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = make_app()
+    connect(app, receiver)
+    assert SENT.post(app.test_client()).status_code == 500
+    assert "is a generator, and nothing of it has run; take the yield" in caplog.text
+
+
+def without_extra(app: Flask, event: Any) -> None: ...
+def without_event(app: Flask, **extra: Any) -> None:
+    raise TypeError("own")
+
+
+async def async_without_extra(app: Flask, event: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("receiver", "signature"),
+    [
+        (without_extra, "def without_extra(app, event, **extra)"),
+        (async_without_extra, "async def async_without_extra(app, event, **extra)"),
+        (functools.partial(without_extra), "def receiver(app, event, **extra)"),
+    ],
+)
+def test_a_receiver_that_can_t_be_called_is_told_how_to_begin(
+    make_app: MakeApp,
+    receiver: Any,
+    signature: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app, _ = make_app()
+    connect(app, receiver)
+    assert SENT.post(app.test_client()).status_code == 500
+    assert f"write it as {signature}" in caplog.text
+
+
+def test_a_type_error_of_a_receiver_s_own_is_left_alone(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = make_app()
+    connect(app, without_event)
+    assert SENT.post(app.test_client()).status_code == 500
+    assert "TypeError: own" in caplog.text
+    assert "write it as" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), TimeoutOfGevent(), asyncio.CancelledError(), ValueError()]
+)
+def test_nothing_makes_send_raise_after_the_mail_has_gone(
+    app: Flask, error: BaseException
+) -> None:
+    ran = []
+
+    def after(app: Flask, message: Message, **extra: Any) -> None:
+        ran.append(message.subject)
+
+    def fails(app: Flask, **extra: Any) -> None:
+        raise error
+
+    with (
+        message_sent.connected_to(fails, sender=app),
+        message_sent.connected_to(after, sender=app),
+        app.app_context(),
+    ):
+        result = app.extensions["postal"].send(Message("x", ["a@b.c"], body="x"))
+    assert result.recipients["a@b.c"].id
+    assert ran == ["x"]
+
+
+def test_nothing_hides_why_a_mail_was_not_sent(app: Flask) -> None:
+    def fails(app: Flask, **extra: Any) -> None:
+        raise SystemExit(1)
+
+    with (
+        send_failed.connected_to(fails, sender=app),
+        app.app_context(),
+        pytest.raises(ValueError, match="no content"),
+    ):
+        app.extensions["postal"].send(Message("x", ["a@b.c"]))
+
+
+# ---- marks and leases that nobody of us wrote
+
+
+@pytest.mark.parametrize("mark", [True, 0, 1, 302, 500, 503, "200", None, 1e9, [200]])
+def test_a_mark_that_says_nothing_counts_as_none(app: Flask, mark: Any) -> None:
+    class Marked(MemoryCache):
+        def get(self, key: str) -> Any:
+            return mark if key.endswith(":done") else super().get(key)
+
+    ran = []
+
+    def receiver(app: Flask, event: Any, **extra: Any) -> None:
+        ran.append(event)
+
+    connect(app, receiver)
+    assert run(app, Marked()) is Dispatched.HANDLED
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize("status", [200, 406, 429])
+def test_a_mark_of_ours_counts(status: int) -> None:
+    delivery = Delivery(MemoryCache(), "x")
+    delivery.done(status)
+    delivery.mark("receiver", status)
+    assert (delivery.handled(), delivery.has_done("receiver")) == (status, status)
+
+
+def test_no_lease_holds_for_longer_than_two_minutes() -> None:
+    now = 1000.0
+    cache = MemoryCache(lambda: now)
+    delivery = Delivery(cache, "x", lambda: now)
+    cache.set(f"{delivery._key}:lease", 1e12, 10**9)
+    assert delivery.lease() is False
+    now += LEASE + 1
+    assert delivery.lease() is True
+
+
+# ---- the app's own code after ours
+
+
+def test_a_teardown_function_that_raises_does_not_undo_the_answer(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = make_app()
+    ran = []
+
+    def receiver(app: Flask, event: Any, **extra: Any) -> None:
+        ran.append(event)
+
+    connect(app, receiver)
+
+    @app.teardown_request
+    def fails(error: BaseException | None) -> None:
+        raise LookupError("the app's own fault")
+
+    answer = SENT.post(app.test_client())
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert answer.headers["Content-Length"] == "2"
+    assert len(ran) == 1
+    assert "the app's own fault" in caplog.text
+    assert "the app raised after our answer was made; ours is sent" in caplog.text
+
+
+def test_what_fails_elsewhere_is_the_app_s_own(make_app: MakeApp) -> None:
+    app, _ = make_app()
+
+    @app.route("/page")
+    def page() -> str:
+        return "a page"
+
+    @app.teardown_request
+    def fails(error: BaseException | None) -> None:
+        raise LookupError("the app's own fault")
+
+    with pytest.raises(LookupError, match="own fault"):
+        app.test_client().get("/page")
+
+
+def test_no_method_of_the_app_is_replaced(make_app: MakeApp) -> None:
+    """Flask's next version calls some with other arguments."""
+    app, _ = make_app()
+    replaced = [name for name in vars(app) if callable(getattr(Flask, name, None))]
+    # What Flask's own documentation tells to put a middleware into.
+    assert set(replaced) - {"json", "cli"} == {"wsgi_app"}
+
+
+@pytest.mark.parametrize("lazily", [True, False])
+def test_a_middleware_of_the_app_does_not_answer_in_our_place(
+    make_app: MakeApp, lazily: bool
+) -> None:
+    app = Flask("tests")
+
+    def page(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"a friendly page"]
+
+    def lazy(environ: Any, start_response: Any) -> Any:
+        yield from page(environ, start_response)
+
+    app.wsgi_app = lazy if lazily else page  # type: ignore[method-assign]
+    postal = Postal(app)
+    app.register_blueprint(postal.blueprint)
+    answer = SENT.post(app.test_client())
+    assert answer.status_code == 503
+    assert answer.text.startswith("not answered by Flask-Postal")
+    assert app.test_client().get("/other").text == "a friendly page"
