@@ -17,7 +17,7 @@ __all__ = ["as_bool", "as_dict", "as_int", "as_line", "as_str", "utc_time"]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Control characters that end a line for somebody, and tabs: one blank.
 _BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85]+")
-_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -47,7 +47,8 @@ def as_line(value: Any) -> str | None:
         return None
     if value.isprintable():
         return value
-    return _CONTROL.sub("\ufffd", _BREAKS.sub(" ", value))
+    line = _BREAKS.sub(" ", value).translate(_CONTROL)
+    return _SURROGATE.sub("\ufffd", line) if _SURROGATE.search(line) else line
 
 
 def as_int(value: Any) -> int | None:

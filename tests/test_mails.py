@@ -204,7 +204,153 @@ def test_what_came_without_an_envelope_sender(name: str) -> None:
     assert found == NULL_SENDER_KINDS[name]
 
 
+def mail_with(*headers: str, body: str = "x", null_sender: bool = False) -> Any:
+    return read("\r\n".join([*headers, "", body]).encode(), null_sender=null_sender)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Subject: Automatic reply does not work any more",
+        "Subject: Automated response times too slow",
+        "Subject: Out of office party on Friday?",
+        "Subject: Abwesenheitsnotiz einrichten",
+        "Subject: Auto: Versicherung",
+        "Subject: Who is out of the office?",
+        "Subject: Semester fees\r\nX-Auto-Response-Suppress: None",
+        "Subject: Vacation request\r\nX-Auto-Response-Suppress: OOF, AutoReply",
+        "Delivered-To: autohaus@dealer.example",
+        "Subject: Ferie\r\nPrecedence: bulk\r\nList-Id: <a.b>",
+        "X-Autoreply: no\r\nAuto-Submitted: no (by hand)",
+        "Subject: Delivery status of my parcel?",
+    ],
+)
+def test_what_people_write_is_no_automatic_answer(headers: str) -> None:
+    message = mail_with("From: Ana <ana@example.com>", headers)
+    assert (message.is_bounce, message.is_auto_reply) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "subject", ["Delivery status of my parcel?", "Zustellung meines Pakets", "Hello"]
+)
+def test_a_null_sender_alone_makes_no_bounce(subject: str) -> None:
+    message = mail_with("From: a@b.c", f"Subject: {subject}", null_sender=True)
+    assert (message.is_bounce, message.is_auto_reply) == (False, False)
+    assert message.may_be_answered is False
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        *("Automatic reply: Hi", "Out of Office AutoReply: Hi", "Auto-Response"),
+        *("Bo Lima is out of the office. (returning 30.11.2026)", "Autosvar: Hi"),
+        *("Automatische Antwort: Hi", "Abwesend: Re: Hi", "[Automatic reply]: Hi"),
+    ],
+)
+def test_what_only_machines_write_is_an_automatic_answer(subject: str) -> None:
+    assert mail_with("From: a@b.c", f"Subject: {subject}").is_auto_reply is True
+
+
+def test_a_daemon_s_bounce_with_an_envelope_sender_is_one() -> None:
+    daemon = "From: Mail Delivery System <MAILER-DAEMON@mx.example.com>"
+    message = mail_with(daemon, "Subject: failure notice")
+    assert (message.is_bounce, message.may_be_answered) == (True, False)
+
+
+def test_a_report_of_success_is_no_bounce() -> None:
+    raw = (MAILS / "bounce-dsn.eml").read_bytes()
+    message = read(raw.replace(b"Action: failed", b"Action: delivered"))
+    assert (message.is_bounce, message.is_auto_reply) == (False, True)
+
+
+def test_a_person_who_attaches_a_report_sends_no_bounce() -> None:
+    raw = (MAILS / "bounce-mixed.eml").read_bytes()
+    raw = raw.replace(b"postmaster@", b"ana@").replace(
+        b"message/delivery-status",
+        b"message/delivery-status; name=details.txt\r\n"
+        b"Content-Disposition: attachment; filename=details.txt",
+    )
+    assert read(raw).is_bounce is False
+
+
+# ---- which part is what
+
+
+def parts(subtype: str, *parts: str) -> InboundMessage:
+    body = "".join(f"--b\r\n{part}\r\n" for part in parts) + "--b--\r\n"
+    head = f"Content-Type: multipart/{subtype}; boundary=b\r\n\r\n"
+    return read((head + body).encode())
+
+
+def test_texts_with_names_are_texts_where_there_is_no_other() -> None:
+    text = "Content-Type: text/plain; name=text_0.txt\r\n\r\nthe text"
+    image = "Content-Type: image/jpeg; name=a.jpg\r\n\r\nJPG"
+    message = parts("mixed", text, image)
+    assert message.text == "the text"
+    assert [file.filename for file in message.attachments] == ["a.jpg"]
+    html = "Content-Type: text/html; name=a.html\r\nContent-ID: <r>\r\n\r\n<p>x</p>"
+    assert parts("related", html, image).html == "<p>x</p>"
+    message = parts("alternative", text, html)
+    assert (message.text, message.html) == ("the text", "<p>x</p>")
+    assert message.attachments == []
+    note = text.replace("\r\n\r\n", "\r\nContent-Disposition: attachment\r\n\r\n")
+    message = parts("mixed", note, image)
+    assert message.text is None
+    assert len(message.attachments) == 2
+
+
+def test_a_second_part_with_one_content_id_is_not_lost() -> None:
+    html = "Content-Type: text/html\r\n\r\n<p>x</p>"
+    image = "Content-Type: image/png\r\nContent-ID: <a>\r\n\r\n"
+    message = parts("related", html, image + "one", image + "two")
+    assert message.inlines["a"].content == b"one"
+    assert [file.content for file in message.attachments] == [b"two"]
+
+
+def test_a_damaged_byte_in_undeclared_utf_8_costs_one_character() -> None:
+    raw = "Subject: Grüße aus Köln ".encode() + b"\xc3\r\n\r\n" + "Grüße ".encode()
+    message = read(raw + b"\xff")
+    assert message.subject == "Grüße aus Köln \ufffd"
+    assert message.text == "Grüße \ufffd"
+
+
+def test_a_path_in_a_file_name_is_not_unescaped() -> None:
+    message = parts(
+        "mixed",
+        'Content-Disposition: attachment; filename="C:\\Users\\ana\\a.pdf"\r\n\r\nx',
+    )
+    (file,) = message.attachments
+    assert file.filename == "C:\\Users\\ana\\a.pdf"
+    assert file.safe_filename == "a.pdf"
+
+
 # ---- addresses
+
+
+@pytest.mark.parametrize(
+    "brackets",
+    [
+        *("évil@x.example", "evil@x.example.", "a@b@x.example", "evil@x..example", ""),
+        *('"e(v)il"@x.example', "evil@-x.example", "e" * 300 + "@x.example"),
+        "a\0b@[192.0.2.1]",
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_what_stands_before_odd_brackets_lends_no_identity(brackets: str) -> None:
+    value = f"service@bank.example, Support <{brackets}>"
+    assert author_of(value, encoded=True) is None
+
+
+@pytest.mark.parametrize("before", ["x" * 60_000, "x, " * 3_000])
+def test_an_author_that_can_t_be_reached_is_none(before: str) -> None:
+    value = f"service@bank.example, {before} <evil@x.example>"
+    assert author_of(value, encoded=True) is None
+
+
+def test_names_that_postal_has_decoded_can_hold_brackets() -> None:
+    value = "<service@bank.example>, [x] <evil@x.example>"
+    assert author_of(value, encoded=False) is None
+    assert read_addresses("To <@a, b@x.org, c@x.org", encoded=True)
 
 
 @pytest.mark.parametrize(
@@ -364,6 +510,29 @@ def test_parameters(text: str, value: str, parameters: dict[str, str]) -> None:
         ("On Monday Ana wrote:\nwe shall see.", "On Monday Ana wrote:\nwe shall see."),
         ("From: the beginning it was\nclear.", "From: the beginning it was\nclear."),
         ("> all of it\n> is quoted", ""),
+        (
+            "On 23/11/2026 10:00, Desk Team wrote:\n> Tuesday?\n\nYes, Tuesday.",
+            "Yes, Tuesday.",
+        ),
+        (
+            "On Mon, Nov 23, 2026 at 10:00 AM Desk <d@e.org>\nwrote:\n\n> One?\n\nYes."
+            "\n\n> Two?\n\nNo.",
+            "Yes.\n\n\nNo.",
+        ),
+        ("Ja.\n\npon., 23 lis 2026 o 10:00 Ana <a@b.c> napisał(a):\n\n> x", "Ja."),
+        ("Да.\n\nпн, 23 нояб. 2026 в 10:00, Ana <a@b.c>:\n\n> x", "Да."),
+        ("Sent from my iPhone\n\nYes.\n\nOn 1.1.2026, A <a@b.c> wrote:\n> x", "Yes."),
+        ("Two options:\n--\nA: now\n--\nB: later", None),
+        ("Sent from my work address last week.\nPlease refund.", None),
+        ("Flight:\nFrom: Berlin\nTo: Rome\nDate: 5 June 2026\n\nThanks", None),
+        ("At 10:30 on 5 May 2026 the customer wrote:\nIt is broken.\nSo I came.", None),
+        ("I ran\n> make install\nand it failed.", None),
+        (
+            "FYI.\n\n---------- Forwarded message ---------\nFrom: Bo <b@c.de>\n"
+            "Date: today\nSubject: broken\nTo: a@b.c\n\nIt broke.",
+            None,
+        ),
+        ("x" * 1_100_000 + "\n> y", None),
         ("", ""),
         ("---------- Forwarded message ----------\nx", None),
     ],

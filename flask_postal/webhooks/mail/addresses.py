@@ -25,6 +25,8 @@ __all__ = ["author_of", "read_addresses"]
 
 #: Characters of a header that are looked at, and addresses in it.
 MAX_LENGTH, MAX_ADDRESSES = 50_000, 2_000
+#: Addresses with international domains in a header.
+MAX_INTERNATIONAL = 30
 
 # "Ana Lima <ana@example.com>", "Lima, Ana" <ana@example.com>, ana@example.com
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
@@ -38,12 +40,17 @@ _USUAL = re.compile(
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*+"|\\.|[(),;<>]', re.DOTALL)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _GROUP = re.compile(r"\s*(?:\"(?:[^\"\\]|\\.)*+\"|[^\"<>@,;:\[\]()])*+:(?!\S*+//)")
+_AROUND_AT = re.compile(r"[ \t]{1,20}@[ \t]{0,20}|@[ \t]{1,20}")
 _ROUTE = re.compile(r"\s*@[^:]*:")
-_LITERAL = re.compile(r"[^\s@<>()\[\]\"]{1,64}@\[[0-9A-Za-z:.]{1,60}\]", re.ASCII)
+_RELAYS = re.compile(r"\s*@[\w.-]{1,200}(?:\s*,\s*@[\w.-]{1,200}){0,20}\s*:")
+_LITERAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@\[[0-9A-Za-z:.]{{1,60}}\]", re.ASCII)
 
 
 class _Entry(NamedTuple):
-    address: Address
+    """What stands between two commas; ``address`` is ``None`` for brackets with no
+    address in them."""
+
+    address: Address | None
     bracketed: bool
 
 
@@ -52,7 +59,8 @@ def read_addresses(value: str, *, encoded: bool) -> list[Address]:
 
     :param encoded: Whether names are still in encoded words.
     """
-    return [entry.address for entry in _entries(value, encoded=encoded)]
+    entries = _entries(value, encoded=encoded)
+    return [entry.address for entry in entries if entry.address is not None]
 
 
 def author_of(value: str, *, encoded: bool) -> Address | None:
@@ -60,12 +68,20 @@ def author_of(value: str, *, encoded: bool) -> Address | None:
 
     That is the first; but a bare address before one in angle brackets may as well be
     a name with a comma in it (``service@bank.example, Support <evil@x.example>``), and
-    must not lend its identity.
+    must not lend its identity, whatever stands in the brackets. ``None`` where it
+    can't be told: if the header is too long to be read, and for several addresses in
+    a header whose names are decoded, where a name may have brackets in it.
     """
+    if len(value) > MAX_LENGTH:
+        return None
     entries = _entries(value, encoded=encoded)
     bracketed = [entry for entry in entries if entry.bracketed]
     chosen = bracketed or entries
-    return chosen[0].address if chosen else None
+    if not chosen or len(entries) >= MAX_ADDRESSES:
+        return None
+    if not encoded and len(bracketed) > 1:
+        return None
+    return chosen[0].address
 
 
 def _entries(value: str, *, encoded: bool) -> list[_Entry]:
@@ -88,23 +104,27 @@ def _entries(value: str, *, encoded: bool) -> list[_Entry]:
 
 
 def _slowly(value: str, *, encoded: bool) -> Iterator[_Entry]:
+    valid = _Validity()
     name = ""  # of entries without an address
     for count, (start, end, opened, closed) in enumerate(_divide(value)):
         if count == MAX_ADDRESSES:
+            yield _Entry(None, bracketed=True)  # whoever the author may be
             return
         if opened < 0:
             entry = value[start:end]
             spec, comment = _bare(entry)
-            if is_valid(spec):
+            if valid(spec):
                 yield _Entry(_address(spec, comment, encoded=encoded), bracketed=False)
                 name = ""
             elif len(name) < 1000:
                 name += f"{entry.strip()}{value[end : end + 1]} "
             continue
         spec = _inside(value[opened + 1 : closed])
-        if is_valid(spec):
+        address = None
+        if valid(spec):
             before = name + _without(_GROUP, value[start:opened])
-            yield _Entry(_address(spec, before, encoded=encoded), bracketed=True)
+            address = _address(spec, before, encoded=encoded)
+        yield _Entry(address, bracketed=True)
         name = ""
 
 
@@ -135,7 +155,7 @@ def _divide(value: str) -> Iterator[tuple[int, int, int, int]]:
 
 def _is_route(value: str, opened: int) -> bool:
     """Tell whether brackets begin like ``<@relay,@relay:ana@example.com>``."""
-    return value.startswith("@", opened + 1)
+    return value.startswith("@", opened + 1) and bool(_RELAYS.match(value, opened + 1))
 
 
 def _comments(marks: list[re.Match[str]]) -> dict[int, int]:
@@ -170,14 +190,28 @@ def _inside(text: str) -> str:
     text = _without(_ROUTE, text).strip()
     if text.endswith(")") and "(" in text:
         text = text.partition("(")[0].strip()
-    return text.removeprefix("mailto:")
+    if "@" in text:
+        text = _AROUND_AT.sub("@", text)
+    return text[7:] if text[:7].lower() == "mailto:" else text
 
 
-def is_valid(spec: str) -> bool:
-    """Tell whether a message could be sent there, or to an address literal."""
-    if "@" not in spec or len(spec) > 255:
-        return False
-    return is_sendable(spec) or bool(_LITERAL.fullmatch(spec))
+class _Validity:
+    """Tells whether a message could be sent to an address, or to an address literal.
+
+    For one header: looking at international domains takes long.
+    """
+
+    def __init__(self) -> None:
+        self._left = MAX_INTERNATIONAL
+
+    def __call__(self, spec: str) -> bool:
+        if "@" not in spec or len(spec) > 255:
+            return False
+        if not spec.isascii():
+            self._left -= 1
+            if self._left < 0:
+                return False
+        return is_sendable(spec) or bool(_LITERAL.fullmatch(spec))
 
 
 def _address(spec: str, name: str, *, encoded: bool) -> Address:

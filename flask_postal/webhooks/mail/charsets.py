@@ -14,7 +14,7 @@ import codecs
 import re
 from functools import cache, lru_cache
 
-__all__ = ["codec_of", "decode"]
+__all__ = ["codec_of", "decode", "guess", "is_like_ascii"]
 
 #: Python's codec -> labels, without the characters that are no letters or digits.
 _LABELS = {
@@ -34,10 +34,13 @@ _LABELS = {
     "iso8859-13": "iso885913",
     "iso8859-14": "iso885914",
     "iso8859-15": "iso885915 latin9 l9 csisolatin9 csiso885915",
-    "iso8859-16": "iso885916",
+    "iso8859-16": "iso885916 latin10 l10",
     "koi8-r": "koi8r koi8 koi csko18r cskoi8r",
     "koi8-u": "koi8u koi8ru",
-    "mac-roman": "macintosh mac xmacroman csmacintosh",
+    "mac-roman": "macintosh mac xmacroman csmacintosh macroman",
+    "mac-greek": "macgreek xmacgreek",
+    "mac-turkish": "macturkish xmacturkish",
+    "kz1048": "kz1048 strk10482002 rk1048",
     "cp874": "windows874 cp874 dos874 tis620 iso885911",
     "cp1250": "windows1250 cp1250 xcp1250",
     "cp1251": "windows1251 cp1251 xcp1251",
@@ -67,6 +70,9 @@ _LABELS = {
     "utf-32-le": "utf32 utf32le ucs4",
     "utf-32-be": "utf32be",
     "iso2022_jp_2": "iso2022jp2 csiso2022jp2",
+    "iso2022_jp_3": "iso2022jp3",
+    "iso2022_jp_2004": "iso2022jp2004",
+    "iso2022_jp_ext": "iso2022jpext",
     "iso2022_kr": "iso2022kr csiso2022kr",
     "hz": "hzgb2312 hz",
     "johab": "johab cp1361",
@@ -94,7 +100,8 @@ _ASCII = frozenset(["usascii", "ascii", "ansix341968", "ansix34", "iso646us", "6
 _MULTIBYTE = frozenset(
     [
         *("gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "iso2022_jp_2", "cp932"),
-        *("cp949", "iso2022_kr", "hz", "johab"),
+        *("cp949", "iso2022_kr", "hz", "johab", "iso2022_jp_3", "iso2022_jp_2004"),
+        "iso2022_jp_ext",
     ]
 )
 #: Decoders that take up to 0.2 µs for each byte that is none: what Python calls an
@@ -103,11 +110,14 @@ _SLOW = frozenset({"utf-7", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"})
 #: Bytes that such a decoder gets at a time, and how many of them may be damaged.
 _STEP, MAX_DAMAGED = 16 * 1024, 50_000
 _BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _UNDEFINED = "\ufffd"
+_NOT_ASCII = bytes(range(0x80, 0x100))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: Two-byte text in ISO-2022-JP, between its escape sequences.
 _KANJI = re.compile(rb"\x1b\$[@B]([^\x1b\r\n]*)")
@@ -137,29 +147,38 @@ def decode(data: bytes, label: str | None) -> tuple[str, str | None]:
     :param label: The charset that was declared, if one was.
     :returns: The text, and what is wrong with it, if that costs more than a character.
     """
-    if data.isascii() and b"\x1b" not in data and _is_like_ascii(label):
+    if data.isascii() and b"\x1b" not in data and is_like_ascii(label):
         return data.decode("ascii"), None
     problem = None
     codec = codec_of(label)
     if codec is None and label:
         problem = f"unknown charset {label[:60]!a}"
     for bom, meant in _BOMS:
-        if data.startswith(bom) and (codec is None or meant[:5] == codec[:5]):
+        if data.startswith(bom) and (codec is None or meant[:6] == codec[:6]):
             return _decode(data[len(bom) :], meant)
     if codec is None or (label and _is_ascii(label)):
-        try:
-            return data.decode("utf-8"), problem
-        except UnicodeDecodeError:
-            codec = "cp1252"
+        return guess(data), problem
     text, damage = _decode(data, codec)
     return text, problem or damage
+
+
+def guess(data: bytes) -> str:
+    """Decode what says nothing about its charset: UTF-8, if more of its characters are
+    right than wrong, and windows-1252 otherwise."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "replace")
+    wrong = text.count(_UNDEFINED)
+    right = len(text) - wrong - len(data.translate(None, _NOT_ASCII))
+    return text if right > wrong else _decode(data, "cp1252")[0]
 
 
 def _is_ascii(label: str) -> bool:
     return re.sub(r"[^a-z0-9]", "", label.lower()) in _ASCII
 
 
-def _is_like_ascii(label: str | None) -> bool:
+def is_like_ascii(label: str | None) -> bool:
     """Tell whether ASCII bytes are ASCII characters in a charset."""
     codec = codec_of(label)
     return codec not in _SLOW and codec != "hz"
@@ -243,16 +262,11 @@ def _single_bytes(data: bytes) -> str:
     return "".join(pieces)
 
 
-class _Kanji(dict[int, str]):
-    """Rows and cells of JIS X 0208, as Microsoft fills them -> characters."""
-
-    def __missing__(self, code: int) -> str:
-        return _UNDEFINED
-
-
 @lru_cache(maxsize=1)
-def _jis_x_0208() -> _Kanji:
-    table = _Kanji()
+def _jis_x_0208() -> dict[int, str]:
+    """Rows and cells of JIS X 0208, as Microsoft fills them -> characters."""
+    # All of them: what is missing from a dict takes six times as long.
+    table = dict.fromkeys(range(0x10000), _UNDEFINED)
     for row in range(94):
         lead = (0x81 if row < 62 else 0xC1) + row // 2
         for cell in range(94):

@@ -14,6 +14,7 @@ from ...address import Address
 from ...values import as_bool, as_dict, as_line, as_str
 from .addresses import author_of, read_addresses
 from .attachment import InboundAttachment
+from .kinds import STATUS_TYPES
 from .parameters import read_parameters
 
 __all__ = ["HashMail"]
@@ -112,6 +113,12 @@ class HashMail:
 
     def part_types(self) -> list[str]:
         return [attachment.content_type for attachment in self._attachments]
+
+    def delivery_status(self) -> str:
+        for attachment in self._attachments:
+            if attachment.content_type in STATUS_TYPES:
+                return attachment.content[:20_000].decode("latin-1")
+        return ""
 
     def _value(self, field: str) -> str | None:
         value = self._fields.get(field)

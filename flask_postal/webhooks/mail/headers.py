@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from .charsets import guess
+
 __all__ = ["HeaderBlock", "read_headers"]
 
 #: Bytes of a mail's or a part's headers that are read, and how many headers.
 MAX_BYTES, MAX_FIELDS = 1024 * 1024, 10_000
+#: Bytes of one header that are read.
+MAX_VALUE = 100_000
 #: Bytes of junk, in a row, behind which headers are looked for.
 MAX_JUNK = 1000
 
@@ -65,6 +69,9 @@ def read_headers(
         field = _FIELD.match(raw, at, limit)
         if field is not None:
             name, value = field.group(1, 2)
+            if len(value) > MAX_VALUE:
+                value = value[:MAX_VALUE]
+                problem = f"headers: the end of a long {name[:50].decode()} is not read"
             items.append((name.decode("ascii"), _text(value)))
             at = field.end()
             continue
@@ -81,13 +88,7 @@ def read_headers(
 
 def _text(value: bytes) -> str:
     """Unfold a value and decode it: UTF-8 (RFC 6532), else windows-1252."""
-    if value.isascii():
-        text = value.decode("ascii")
-    else:
-        try:
-            text = value.decode("utf-8")
-        except UnicodeDecodeError:
-            text = value.decode("windows-1252", "replace")
+    text = value.decode("ascii") if value.isascii() else guess(value)
     if "\n" in text:
         text = _FOLD.sub("", text)
     return text.strip(" \t\r\n")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 
 from ...address import Address
 
-__all__ = ["is_auto_reply", "is_bounce", "may_be_answered"]
+__all__ = ["STATUS_TYPES", "is_auto_reply", "is_bounce", "may_be_answered"]
 
 #: Returns the first value of a header, by its lower-case name.
 Header = Callable[[str], str | None]
 
-_STATUS_TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
-_REPORT_TYPES = _STATUS_TYPES | {
+STATUS_TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
+_REPORT_TYPES = STATUS_TYPES | {
     "message/feedback-report",
     "message/disposition-notification",
     "message/global-disposition-notification",
@@ -34,39 +34,44 @@ _DAEMON_NAME = re.compile(
     re.IGNORECASE,
 )
 _BOUNCE_SUBJECT = re.compile(
-    r"undeliver(?:able|ed)|undelivered|non[- ]?deliver|not delivered|delivery (?:has )?"
-    r"(?:failed|failure|status|notification|report|delayed|problem|error|incomplete)"
-    r"|deliver(?:y)? unsuccessful|failed delivery|failure notice|failed mail"
-    r"|returned (?:mail|to sender)|mail (?:delivery|system error|could not)"
-    r"|message (?:delivery|not delivered|undeliverable)|could not be delivered"
-    r"|can(?:'|no)t (?:be )?deliver|warning: (?:could not send|message)|nondeliverable"
-    r"|unzustellbar|nicht zugestellt|konnte nicht zugestellt|zustellung|rückläufer"
+    r"undeliverable|undelivered (?:mail|message|e-?mail)|non[- ]?delivery"
+    r"|non[- ]?deliverable|(?:message|mail|e-?mail) (?:was |is )?not delivered"
+    r"|delivery (?:has )?fail"
+    r"|delivery (?:status )?notification|delivery unsuccessful|failed delivery"
+    r"|failure notice|failed mail|returned mail|returned to sender|mail system error"
+    r"|mail delivery (?:fail|sub|system|problem|error)|could not be delivered"
+    r"|message (?:delivery fail|undeliverable)|can(?:'|no)t be delivered"
+    r"|warning: (?:could not send|message .{1,40}delayed)|unzustellbar"
+    r"|nicht zugestellt|nicht zustellbar"
     r"|non remis|échec de la remise|notification d'échec|no se (?:puede|pudo) entregar"
-    r"|mensaje no entregado|no entregado|devolución|não entregue|falha na entrega"
-    r"|impossibile recapitare|mancato recapito|onbestelbaar|niet afgeleverd"
-    r"|kan inte levereras|olevererat|nie dostarczono|niedostarcz|не доставлено"
-    r"|配信不能|配信失敗|退信|投递失败|无法投递|반송",
+    r"|mensaje no entregado|não entregue|falha na entrega|impossibile recapitare"
+    r"|mancato recapito|onbestelbaar|niet afgeleverd|kan inte levereras|olevererat"
+    r"|nie dostarczono|niedostarcz|не доставлено|配信不能|配信失敗|退信|投递失败"
+    r"|无法投递|반송",
     re.IGNORECASE,
 )
-# What a subject begins with that only a machine writes.
+# Subjects that only a machine writes: these words, then a colon or the end.
 _AUTO_SUBJECT = re.compile(
-    r"\s*\[?(?:auto(?:matic|mated)?[- ]?(?:reply|response|answer)|auto\s?:"
-    r"|autoresponder|out[- ]of[- ](?:the[- ])?office|ooo:"
-    r"|away from my (?:e-?mail|mail|desk|office)"
-    r"|abwesenheits(?:notiz|benachrichtigung|assistent|meldung)|automatische antwort"
-    r"|automatische e-?mail|außer haus|réponse automatique|message d'absence"
-    r"|absence du bureau|respuesta automática|fuera de (?:la )?oficina"
-    r"|resposta automática|risposta automatica|fuori (?:sede|ufficio)"
+    r"\s*\[?(?:auto(?:matic|mated)?[- ]?(?:reply|response|answer)(?: from .{1,60}?)?"
+    r"|out[- ]of[- ](?:the[- ])?office(?: auto-?\s?reply| reply| message"
+    r"| notification| response)?|away from my (?:e-?mail|mail|desk|office)"
+    r"|abwesenheits(?:notiz|benachrichtigung|assistent|meldung)|abwesend"
+    r"|automatische antwort|réponse automatique|message d'absence"
+    r"|respuesta automática|resposta automática|risposta automatica"
     r"|automatisch antwoord|automatiskt svar|autosvar|automatisk svar"
     r"|automaattinen vastaus|odpowiedź automatyczna|automatyczna odpowiedź|автоответ"
-    r"|автоматический ответ|otomatik yan\u0131t|自動応答|自動返信|自动回复|자동 회신)",
+    r"|автоматический ответ|otomatik yan\u0131t|自動応答|自動返信|自动回复|자동 회신)"
+    r"\]?\s*(?:[:\uff1a]|\.?\s*$)"
+    r"|[^:?]{2,60} (?:is (?:currently )?out of (?:the )?office|ist außer haus)\.?"
+    r"\s*(?:\([^()]{0,80}\)\.?\s*)?$",
     re.IGNORECASE,
 )
-# What people write too; it counts beside a header that machines write.
+# What people write too; it counts beside a sign that a machine has written.
 _AWAY = re.compile(
     r"\b(?:vacation|holiday|on leave|away|absen(?:t|ce)|out of (?:the )?office|urlaub"
-    r"|abwesen(?:d|heit)|vacaciones|ausen(?:te|cia)|férias|ferie|vakantie|afwezig"
-    r"|semester|frånvar\w+|congés?|отпуск)\b",
+    r"|abwesen(?:d|heit)|außer haus|vacaciones|ausen(?:te|cia)|fuera de (?:la )?oficina"
+    r"|férias|ferie|fuori (?:sede|ufficio)|vakantie|afwezig|frånvar\w+|congés?"
+    r"|отпуск)\b",
     re.IGNORECASE,
 )
 #: Headers that only machines write.
@@ -82,7 +87,6 @@ _AUTO_HEADERS = (
     "x-mailer-autoreply",
     "x-autoreply-domain",
     "x-autogenerated",
-    "x-ms-exchange-generated-message-source",
     "x-fc-machinegenerated",
     "x-failed-recipients",
 )
@@ -100,6 +104,12 @@ _LIST_HEADERS = (
     "x-loop",
     "feedback-id",
 )
+_FIRST_WORD = re.compile(r"\s*([^\s;,(]*)")
+_AUTORESPONDER = re.compile(r"\W*auto-?responder\b", re.IGNORECASE)
+_ACTION = re.compile(r"(?mi)^action:[ \t]*([a-z]+)")
+_SUCCESSES = frozenset({"delivered", "relayed", "expanded"})
+#: What headers say that do not apply.
+_NOTHING = frozenset({"", "no", "none", "false", "0", "off"})
 _BULK = frozenset({"bulk", "junk", "list"})
 _ROLES = re.compile(
     r"(?:mailer[-_]?daemon|listserv|majordomo|owner-.*|.*-(?:owner|request|bounces?)"
@@ -116,6 +126,7 @@ def is_bounce(
     null_sender: bool,
     marked: bool,
     types: Callable[[], Iterable[str]],
+    status: Callable[[], str],
 ) -> bool:
     """Tell whether a mail reports that another one was not, or not yet, delivered.
 
@@ -124,32 +135,38 @@ def is_bounce(
     :param null_sender: Whether the envelope has no sender.
     :param marked: Whether Postal says that it came to the return path of a mail.
     :param types: Returns the media types of the parts; read only where it matters.
+    :param status: Returns the delivery status (RFC 3464), if there is one.
     """
     content_type = (header("content-type") or "").lower()
-    if "report" in content_type and "report-type" in content_type:
+    if content_type.startswith("multipart/report"):
         if "delivery-status" in content_type:
-            return True
+            return _has_failed(status())
         if "feedback-report" in content_type or "disposition" in content_type:
             return False
     if header("x-failed-recipients"):
         return True
-    if not null_sender and not content_type.startswith("multipart/"):
-        return False
-    found = set(types())
-    if found & _STATUS_TYPES:
-        return True
-    if not null_sender or found & _REPORT_TYPES:
-        return False
     local = sender.username if sender else from_header.strip(' <>"').partition("@")[0]
     name = sender.display_name if sender else from_header
+    by_daemon = bool(_DAEMONS.fullmatch(local[:100]) or _DAEMON_NAME.search(name[:200]))
+    if null_sender or content_type.startswith("multipart/"):
+        found = set(types())
+        if found & STATUS_TYPES:
+            return _has_failed(status())
+        if found & _REPORT_TYPES:
+            return False
     subject = (header("subject") or "")[:300]
-    if _AUTO_SUBJECT.match(subject) and not _BOUNCE_SUBJECT.search(subject):
+    says_so = bool(_BOUNCE_SUBJECT.search(subject))
+    if not null_sender:
+        return by_daemon and says_so
+    if _AUTO_SUBJECT.match(subject) and not says_so:
         return False
-    return marked or bool(
-        _DAEMONS.fullmatch(local[:100])
-        or _DAEMON_NAME.search(name[:200])
-        or _BOUNCE_SUBJECT.search(subject)
-    )
+    return marked or by_daemon or says_so
+
+
+def _has_failed(status: str) -> bool:
+    """Tell whether a delivery status reports anything but success."""
+    actions = {action.lower() for action in _ACTION.findall(status)}
+    return not actions or bool(actions - _SUCCESSES)
 
 
 def is_auto_reply(
@@ -166,15 +183,17 @@ def is_auto_reply(
     precedence = _word(header("precedence"))
     if precedence in ("auto_reply", "auto-reply", "autoreply", "junk"):
         return True
-    if any(header(name) for name in _AUTO_HEADERS):
+    if any(_word(header(name)) not in _NOTHING for name in _AUTO_HEADERS):
         return True
-    if "auto" in (header("delivered-to") or "").lower()[:20]:
-        return True  # Delivered-To: Autoresponder
+    if _AUTORESPONDER.match(header("delivered-to") or ""):
+        return True
     subject = (header("subject") or "")[:300]
     if _AUTO_SUBJECT.match(subject):
         return True
     by_machine = (
-        null_sender or precedence == "bulk" or header("x-auto-response-suppress")
+        null_sender
+        or _word(header("x-auto-response-suppress")) == "all"
+        or (precedence == "bulk" and not any(map(header, _LIST_HEADERS)))
     )
     if by_machine and _AWAY.search(subject):
         return True
@@ -204,7 +223,9 @@ def may_be_answered(header: Header, *, sender: Address, recipient: str | None) -
 
 
 def _word(value: str | None) -> str:
-    return (value or "").partition(";")[0].strip().lower()
+    """Return the first word of a header, without comments and parameters."""
+    found = _FIRST_WORD.match(value or "")
+    return found[1].lower() if found else ""
 
 
 def _same_mailbox(one: str, other: str) -> bool:

@@ -52,6 +52,7 @@ class MailSource(Protocol):
     def spam_detected(self) -> bool | None: ...
     def spam_score(self) -> float | None: ...
     def part_types(self) -> list[str]: ...
+    def delivery_status(self) -> str: ...
 
 
 class InboundMessage:
@@ -72,6 +73,7 @@ class InboundMessage:
         envelope_recipient: str | None = None,
     ) -> None:
         self._source = source
+        self._lines: dict[str, str | None] = {}
         self.envelope_sender = as_line(envelope_sender)
         self.envelope_recipient = as_line(envelope_recipient)
 
@@ -115,7 +117,7 @@ class InboundMessage:
     def subject(self) -> str | None:
         """The subject, decoded, in one line; cut at 200 characters in the Hash
         formats."""
-        return self._line("subject", lambda s: s.header("subject"))
+        return self.header("subject")
 
     @cached_property
     def date(self) -> datetime | None:
@@ -135,7 +137,7 @@ class InboundMessage:
     @cached_property
     def references(self) -> list[str]:
         """The Message-IDs of the thread, oldest first, without angle brackets."""
-        value = self._line("references", lambda s: s.header("references")) or ""
+        value = self.header("references") or ""
         found = _MESSAGE_ID.finditer(value)
         return [match[1] for match in islice(found, MAX_REFERENCES)]
 
@@ -217,6 +219,7 @@ class InboundMessage:
                 null_sender=s.null_sender,
                 marked=s.marked_bounce,
                 types=s.part_types,
+                status=s.delivery_status,
             ),
             default=False,
         )
@@ -241,10 +244,13 @@ class InboundMessage:
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, decoded, in one line, or ``None``."""
-        return self._line(name, lambda s: s.header(name.lower()))
+        name = name.lower()
+        if name not in self._lines:
+            self._lines[name] = self._line(name, lambda s: s.header(name))
+        return self._lines[name]
 
     def _identifier(self, name: str) -> str | None:
-        value = (self._line(name, lambda s: s.header(name)) or "").strip()
+        value = (self.header(name) or "").strip()
         if found := _MESSAGE_ID.search(value):
             return found[1]
         return value.strip("<> ")[:500] or None

@@ -95,7 +95,8 @@ def _unquote(value: str) -> str:
     if len(value) > 1 and value.endswith('"'):
         value = value[1:-1]
         return (
-            re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) if "\\" in value else value
+            # Not all: programs write C:\\Users\\ana without escaping it.
+            re.sub(r'\\(["\\])', r"\1", value) if "\\" in value else value
         )
     return value[1:].strip()
 

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 
 from ...address import Address
+from . import kinds
 from .addresses import author_of, read_addresses
 from .attachment import InboundAttachment
 from .encoded import EncodedMail
@@ -20,6 +21,9 @@ __all__ = ["RawMail"]
 
 #: Characters of headers in which encoded words are decoded for the list of all.
 MAX_DECODED = 300_000
+
+#: Bytes of a delivery status that are looked at.
+MAX_STATUS = 20_000
 
 _DAMAGED = "message: its base64 is damaged"
 _TEXTS = ("text/plain", "text/html")
@@ -152,22 +156,30 @@ class RawMail:
             kind = part.kind
             if kind.startswith("multipart/"):  # in name only
                 kind = "text/plain"
+            attached = part.disposition == "attachment"
             if (
                 kind in _TEXTS
-                and part.disposition != "attachment"
-                and (alone or part.filename is None)
+                and not attached
+                and (alone or part.filename is None or part.is_form)
             ):
                 earlier = roles.texts.get(kind)
-                if earlier is None or _is_blank(earlier):
+                if earlier is None or earlier.is_blank:
                     roles.texts[kind] = part
                     continue
-                if _is_blank(part):
+                if part.is_blank:
                     continue
-            if part.content_id and part.disposition != "attachment":
-                roles.inlines.setdefault(part.content_id, part)
-                if part.parent == "related":
+            if part.content_id and not attached:
+                new = roles.inlines.setdefault(part.content_id, part) is part
+                if new and part.parent == "related":
                     continue
             roles.files.append(part)
+        if not roles.texts:
+            # Gateways for text messages name their texts.
+            for part in roles.files:
+                if part.kind in _TEXTS and part.disposition != "attachment":
+                    roles.texts.setdefault(part.kind, part)
+            chosen = roles.texts.values()
+            roles.files = [part for part in roles.files if part not in chosen]
         return roles
 
     def text(self) -> str | None:
@@ -194,12 +206,13 @@ class RawMail:
         return {name: _attachment(p) for name, p in self._roles.inlines.items()}
 
     def part_types(self) -> list[str]:
-        return [part.kind for part in self._parts]
+        # What a person attached says nothing about the mail it is attached to.
+        return [part.kind for part in self._parts if part.disposition != "attachment"]
 
-
-def _is_blank(part: Part) -> bool:
-    text = part.text()[0]
-    return not text or text.isspace()
+    def delivery_status(self) -> str:
+        found = (p for p in self._parts if p.kind in kinds.STATUS_TYPES)
+        part = next(found, None)
+        return part.content()[:MAX_STATUS].decode("latin-1") if part else ""
 
 
 def _attachment(part: Part) -> InboundAttachment:

@@ -11,7 +11,7 @@ import re
 from functools import cached_property
 
 from ...values import as_line
-from .charsets import decode
+from .charsets import decode, is_like_ascii
 from .headers import MAX_BYTES, HeaderBlock, read_headers
 from .parameters import Parameters, read_parameters
 from .transfer import decode_transfer
@@ -23,6 +23,8 @@ __all__ = ["Part", "Structure", "cut"]
 MAX_PARTS = 1000
 #: How deep multiparts may stand in each other: each level is searched once more.
 MAX_DEPTH = 30
+#: Bytes of a text that may be blank.
+MAX_BLANK = 10_000
 #: Characters of a file's name that are read, still encoded.
 MAX_NAME = 2_000
 #: Lines that begin like a boundary, in the whole mail.
@@ -40,6 +42,7 @@ class Part:
     :param end: Where its content ends (``start`` is where it begins).
     :param parent: The subtype of the multipart around it, ``""`` for none.
     :param default_type: Its media type if it names none.
+    :param is_first: Whether it is the first part of the multipart around it.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Part:
         end: int,
         parent: str = "",
         default_type: str = "text/plain",
+        *,
+        is_first: bool = False,
     ) -> None:
         self._raw = raw
         self._items = block.items
@@ -56,6 +61,9 @@ class Part:
         self.end = end
         self._default_type = default_type
         self.parent = parent
+        #: Whether it is a form of the text, and no file, also if it has a name: what
+        #: is in multipart/alternative, and the root of multipart/related (RFC 2387).
+        self.is_form = parent == "alternative" or (parent == "related" and is_first)
 
     @cached_property
     def _headers(self) -> dict[str, str]:
@@ -122,8 +130,21 @@ class Part:
         return decode_transfer(self._raw, self.start, self.end, encoding)
 
     def text(self) -> tuple[str, str | None]:
-        """Return the content as text, and what is wrong with it."""
-        return decode(self.content(), self.charset)
+        """Return the content as text, lines ended by ``\\n``, and what is wrong with
+        it."""
+        content = self.content()
+        if b"\r\n" in content and is_like_ascii(self.charset):
+            # In bytes: a string may take four times the memory, and twice for a moment.
+            content = content.replace(b"\r\n", b"\n")
+        return decode(content, self.charset)
+
+    @cached_property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to read in it. A long part is not looked at."""
+        if self.end - self.start > MAX_BLANK:
+            return False
+        text = self.text()[0]
+        return not text or text.isspace()
 
 
 class Structure:
@@ -178,9 +199,10 @@ class Structure:
                 if block.problem is not None:
                     self._note(f"part: {block.problem}")
                 budget -= min(block.end, end) - start
-                children.append(
-                    (Part(self._raw, block, end, subtype, default), depth + 1)
+                child = Part(
+                    self._raw, block, end, subtype, default, is_first=not children
                 )
+                children.append((child, depth + 1))
             todo += reversed(children)
 
     def _divide(self, part: Part) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from .charsets import decode
 __all__ = ["decode_words"]
 
 #: Characters of a header in which encoded words are decoded.
-MAX_DECODED = 100_000
+MAX_DECODED = 20_000
 
 _BEGIN = re.compile(r"=\?([^?\s]{1,100})\?([bBqQ])\?")
 
