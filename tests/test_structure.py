@@ -238,6 +238,21 @@ def test_any_parts_give_what_the_parser_gives(
 TEXT = st.text(
     st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=40
 )
+#: Charsets, and letters that they have.
+CHARSETS = [
+    ("utf-8", "aß€漢🎉 <=?"),
+    ("utf-7", "aß€漢 +-"),
+    ("iso-8859-1", "aßé =?"),
+    ("iso-8859-15", "aß€"),
+    ("windows-1251", "aБя"),
+    ("koi8-r", "aБя"),
+    ("shift_jis", "aカ漢字"),
+    ("euc-jp", "aカ漢字"),
+    ("iso-2022-jp", "aカ漢字"),
+    ("gb2312", "a汉字"),
+    ("big5", "a漢字"),
+    ("euc-kr", "a한글"),
+]
 LINES = st.lists(TEXT, max_size=5).map("\n".join)
 
 
@@ -246,9 +261,10 @@ def composed(draw: st.DrawFn) -> EmailMessage:
     """A mail as the standard library writes it."""
     mail = EmailMessage()
     mail["Subject"] = draw(TEXT)
-    charset = draw(st.sampled_from(["utf-8", "utf-7"]))
+    charset, letters = draw(st.sampled_from(CHARSETS))
     encoding = draw(st.sampled_from(["base64", "quoted-printable"]))
-    mail.set_content(draw(LINES), charset=charset, cte=encoding)
+    text = draw(st.lists(st.text(letters, max_size=40), max_size=5).map("\n".join))
+    mail.set_content(text, charset=charset, cte=encoding)
     if draw(st.booleans()):
         mail.add_alternative(draw(LINES), "html", cte=encoding)
     for _ in range(draw(st.integers(0, 3))):
@@ -273,6 +289,7 @@ def test_what_the_standard_library_writes_is_read_as_it_was(
     assert (message.text or "").strip() == body.get_content().strip()
     if html is not None:
         assert (message.html or "").strip() == html.get_content().strip()
+    assert (message.subject or "").split() == mail["Subject"].split()
     theirs = [(a.get_filename(), a.get_content()) for a in mail.iter_attachments()]
     assert [(a.filename, a.content) for a in message.attachments] == theirs
     assert message.defects == []
