@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from .extension import Postal
     from .outcome import EventType, HoldReason, RejectReason
     from .sending.attachment import Attachment
+    from .sending.batch import SendOutcome
     from .sending.message import Message
     from .sending.result import RecipientStatus, SendResult
+    from .sending.stored import Delivery, MessageDetails
     from .signals import (
         inbound_received,
         message_sending,
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
         server_event_received,
         tracking_received,
     )
+    from .webhooks.events import InboundEvent, ServerEvent, TrackingEvent
+    from .webhooks.mail.attachment import InboundAttachment
+    from .webhooks.mail.message import InboundMessage
 
 __all__ = [
     "APIError",
@@ -54,9 +59,14 @@ __all__ = [
     "Attachment",
     "CancelSend",
     "ConfigurationError",
+    "Delivery",
     "EventType",
     "HoldReason",
+    "InboundAttachment",
+    "InboundEvent",
+    "InboundMessage",
     "Message",
+    "MessageDetails",
     "MessageError",
     "PayloadError",
     "Postal",
@@ -65,8 +75,11 @@ __all__ = [
     "RejectMail",
     "RejectReason",
     "SendError",
+    "SendOutcome",
     "SendResult",
+    "ServerEvent",
     "SignatureError",
+    "TrackingEvent",
     "TransportError",
     "UnsupportedFeature",
     "WebhookError",
@@ -86,9 +99,14 @@ _HOMES = {
     "Attachment": ".sending.attachment",
     "CancelSend": ".errors",
     "ConfigurationError": ".errors",
+    "Delivery": ".sending.stored",
     "EventType": ".outcome",
     "HoldReason": ".outcome",
+    "InboundAttachment": ".webhooks.mail.attachment",
+    "InboundEvent": ".webhooks.events",
+    "InboundMessage": ".webhooks.mail.message",
     "Message": ".sending.message",
+    "MessageDetails": ".sending.stored",
     "MessageError": ".errors",
     "PayloadError": ".errors",
     "Postal": ".extension",
@@ -97,8 +115,11 @@ _HOMES = {
     "RejectMail": ".errors",
     "RejectReason": ".outcome",
     "SendError": ".errors",
+    "SendOutcome": ".sending.batch",
     "SendResult": ".sending.result",
+    "ServerEvent": ".webhooks.events",
     "SignatureError": ".errors",
+    "TrackingEvent": ".webhooks.events",
     "TransportError": ".errors",
     "UnsupportedFeature": ".errors",
     "WebhookError": ".errors",

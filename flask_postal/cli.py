@@ -9,7 +9,7 @@ import base64
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["postal_cli"]
 
-postal_cli = AppGroup("postal", help="Send and receive mail with Postal.")
+postal_cli: AppGroup = AppGroup("postal", help="Send and receive mail with Postal.")
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
-name_option = click.option(
+name_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--name", default=None, help="Which Postal, where the app has several."
 )
 

@@ -68,7 +68,7 @@ class Postal:
             )
         self.name = name
         #: The extension key; endpoints and dedupe keys begin with it too.
-        self.key = f"postal_{name}" if name else "postal"
+        self.key: str = f"postal_{name}" if name else "postal"
         self._servers: WeakKeyDictionary[Flask, _Server] = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)

@@ -8,7 +8,7 @@ with ``weak=False``.
 
 from __future__ import annotations
 
-from blinker import Namespace
+from blinker import NamedSignal, Namespace
 
 __all__ = [
     "inbound_received",
@@ -21,7 +21,7 @@ __all__ = [
 
 _signals = Namespace()
 
-message_sending = _signals.signal(
+message_sending: NamedSignal = _signals.signal(
     "message-sending",
     doc="""A message is about to be sent.
 
@@ -32,7 +32,7 @@ message_sending = _signals.signal(
     """,
 )
 
-message_sent = _signals.signal(
+message_sent: NamedSignal = _signals.signal(
     "message-sent",
     doc="""Postal has queued a message, or would have: sending may be suppressed.
 
@@ -42,7 +42,7 @@ message_sent = _signals.signal(
     """,
 )
 
-send_failed = _signals.signal(
+send_failed: NamedSignal = _signals.signal(
     "send-failed",
     doc="""A message was not sent, or perhaps was.
 
@@ -52,7 +52,7 @@ send_failed = _signals.signal(
     """,
 )
 
-tracking_received = _signals.signal(
+tracking_received: NamedSignal = _signals.signal(
     "tracking-received",
     doc="""What became of a mail that was sent.
 
@@ -61,7 +61,7 @@ tracking_received = _signals.signal(
     """,
 )
 
-server_event_received = _signals.signal(
+server_event_received: NamedSignal = _signals.signal(
     "server-event-received",
     doc="""Postal reports on the mail server: DNS of a domain, send limits, and how mail
     that came in fared with our endpoint.
@@ -71,7 +71,7 @@ server_event_received = _signals.signal(
     """,
 )
 
-inbound_received = _signals.signal(
+inbound_received: NamedSignal = _signals.signal(
     "inbound-received",
     doc="""A mail has come in.
 

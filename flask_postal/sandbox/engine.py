@@ -76,7 +76,7 @@ class Engine:
         self.store = store
         self.clock = clock
         self.key = key
-        self.faults = Faults()
+        self.faults: Faults = Faults()
         self.tracking = True
         self.hooks: dict[str, str | None] = {"tracking": None, "inbound": None}
         self.call: Target = call_url
@@ -84,7 +84,7 @@ class Engine:
         self._url = url
         self._tell = changed
         #: Grows with everything that happens, for the page.
-        self.version = 0
+        self.version: int = 0
         # Held while jobs are done; a webhook that moves the time on does some itself.
         self._turn = threading.RLock()
         self._doing: set[int] = set()

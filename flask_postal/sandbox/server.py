@@ -86,9 +86,13 @@ class Sandbox:
             key = key or SigningKey.load(self._folder / KEY_FILE)
         self._store = Store(database)
         #: The value for ``POSTAL_API_KEY``.
-        self.api_key = self._kept("api_key", f"{SANDBOX_KEY}{secrets.token_hex(12)}")
+        self.api_key: str = self._kept(
+            "api_key", f"{SANDBOX_KEY}{secrets.token_hex(12)}"
+        )
         #: ``user:password`` that webhooks carry: ``POSTAL_WEBHOOK_SECRET``.
-        self.webhook_secret = self._kept("secret", f"sandbox:{secrets.token_hex(8)}")
+        self.webhook_secret: str = self._kept(
+            "secret", f"sandbox:{secrets.token_hex(8)}"
+        )
         self._engine = Engine(
             self._store,
             clock or Clock(),
@@ -101,7 +105,7 @@ class Sandbox:
         self.tracking_url = tracking_url
         self.inbound_url = inbound_url
         #: The WSGI app: Postal's API, its keys and its tracked links.
-        self.app = create_app(
+        self.app: Flask = create_app(
             self._engine,
             api_key=lambda: self.api_key,
             domains=domains,

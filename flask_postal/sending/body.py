@@ -57,7 +57,7 @@ class Body:
 
     def __init__(self, *parts: bytes | Base64) -> None:
         self._parts = parts
-        self.length = sum(len(part) for part in parts)
+        self.length: int = sum(len(part) for part in parts)
 
     def pieces(self) -> Iterator[bytes]:
         """Produce the body, at most :data:`PIECE` bytes at a time."""
@@ -88,7 +88,7 @@ class Departure:
 
     def __init__(self, body: Body) -> None:
         self._body = body
-        self.begun = False
+        self.begun: bool = False
         self.error: MessageError | None = None
 
     def __iter__(self) -> Iterator[bytes]:

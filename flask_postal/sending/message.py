@@ -6,7 +6,7 @@ import copy
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from ..address import Address, AddressesLike, AddressLike
 from ..errors import MessageError
@@ -123,30 +123,30 @@ class Message:
         esp_extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.subject = subject
-        self.recipients = address_list(recipients, "recipients")
+        self.recipients: list[Any] = address_list(recipients, "recipients")
         self.body = body
         self.html = html
-        self.alts = _dict(alts, "alts")
+        self.alts: dict[str, Any] = _dict(alts, "alts")
         self.sender = sender
-        self.cc = address_list(cc, "cc")
-        self.bcc = address_list(bcc, "bcc")
-        self.attachments = _attachments(attachments, "attachments")
-        self.reply_to = address_list(reply_to, "reply_to")
+        self.cc: list[Any] = address_list(cc, "cc")
+        self.bcc: list[Any] = address_list(bcc, "bcc")
+        self.attachments: list[Attachment] = _attachments(attachments, "attachments")
+        self.reply_to: list[Any] = address_list(reply_to, "reply_to")
         self.date = date
         self.charset = charset
-        self.extra_headers = _headers(extra_headers, "extra_headers")
+        self.extra_headers: dict[str, Any] = _headers(extra_headers, "extra_headers")
         self.mail_options = mail_options
         self.rcpt_options = rcpt_options
         self.message_id = message_id
-        self.tags = _tags(tags, "tags")
-        self.metadata = _dict(metadata, "metadata")
+        self.tags: list[Any] = _tags(tags, "tags")
+        self.metadata: dict[str, Any] = _dict(metadata, "metadata")
         self.bounce = bounce
         self.track_opens = track_opens
         self.track_clicks = track_clicks
         self.send_at = send_at
         self.template = template
-        self.context = _dict(context, "context")
-        self.esp_extra = _dict(esp_extra, "esp_extra")
+        self.context: dict[str, Any] = _dict(context, "context")
+        self.esp_extra: dict[str, Any] = _dict(esp_extra, "esp_extra")
 
     def add_recipient(self, recipient: AddressLike) -> None:
         """Add one recipient."""
@@ -283,7 +283,8 @@ class Message:
             return NotImplemented
         return self.__dict__ == other.__dict__
 
-    __hash__ = None  # type: ignore[assignment]  # it can be changed
+    # It can be changed.
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.subject!r} to {self.recipients!r}>"

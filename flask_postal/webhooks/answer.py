@@ -21,10 +21,10 @@ class Made:
     __slots__ = ("content", "headers", "line", "status")
 
     def __init__(self, response: Response) -> None:
-        self.status = response.status_code
-        self.line = response.status
-        self.content = [response.get_data()]
-        self.headers = [
+        self.status: int = response.status_code
+        self.line: str = response.status
+        self.content: list[bytes] = [response.get_data()]
+        self.headers: list[tuple[str, str]] = [
             (name, value)
             for name, value in response.headers
             if name != "Content-Length"

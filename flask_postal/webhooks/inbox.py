@@ -24,8 +24,8 @@ class Inbox:
     def __init__(self, settings: Settings) -> None:
         prefix = settings.prefix
         self.prefix = prefix
-        self.secrets = settings.webhook_secrets
-        self.require_sha256 = settings.webhook_require_sha256
+        self.secrets: tuple[str, ...] = settings.webhook_secrets
+        self.require_sha256: bool = settings.webhook_require_sha256
         self._max_bytes = {
             "inbound": settings.inbound_max_bytes,
             "tracking": settings.tracking_max_bytes,

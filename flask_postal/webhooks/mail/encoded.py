@@ -43,7 +43,7 @@ class EncodedMail:
         self._text = text
         self._raw = raw
         #: Whether the base64 turned out to be broken.
-        self.damaged = False
+        self.damaged: bool = False
 
     def all(self) -> bytes:
         """Decode the whole mail; what is no base64 in it is left out."""

@@ -45,8 +45,8 @@ class HashMail:
         self.defects: list[str] = []
         bounce = fields.get("bounce")
         # Set for mail to the return path of a mail of ours.
-        self.marked_bounce = bounce == "true" or bool(as_bool(bounce))
-        self.null_sender = null_sender or self.marked_bounce
+        self.marked_bounce: bool = bounce == "true" or bool(as_bool(bounce))
+        self.null_sender: bool = null_sender or self.marked_bounce
         self._fields = fields
 
     @property

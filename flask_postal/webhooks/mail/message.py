@@ -74,8 +74,8 @@ class InboundMessage:
     ) -> None:
         self._source = source
         self._lines: dict[str, str | None] = {}
-        self.envelope_sender = as_line(envelope_sender)
-        self.envelope_recipient = as_line(envelope_recipient)
+        self.envelope_sender: str | None = as_line(envelope_sender)
+        self.envelope_recipient: str | None = as_line(envelope_recipient)
 
     @property
     def raw(self) -> bytes | None:

@@ -57,13 +57,15 @@ class Part:
     ) -> None:
         self._raw = raw
         self._items = block.items
-        self.start = block.end
+        self.start: int = block.end
         self.end = end
         self._default_type = default_type
         self.parent = parent
         #: Whether it is a form of the text, and no file, also if it has a name: what
         #: is in multipart/alternative, and the root of multipart/related (RFC 2387).
-        self.is_form = parent == "alternative" or (parent == "related" and is_first)
+        self.is_form: bool = parent == "alternative" or (
+            parent == "related" and is_first
+        )
 
     @cached_property
     def _headers(self) -> dict[str, str]:
