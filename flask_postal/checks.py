@@ -261,7 +261,36 @@ def _views(postal: Postal, app: Flask, url: str | None) -> Iterator[Finding]:
             " Postal calls",
         )
     if url:
-        yield from _from_outside(url, paths, expected, postal.settings.webhook_secrets)
+        base, hook, finding = _base_of(url, paths)
+        yield from [finding] if finding is not None else []
+        wanted = {name: path for name, path in paths.items() if hook in (None, name)}
+        secrets = postal.settings.webhook_secrets
+        yield from _from_outside(base, wanted, expected, secrets)
+
+
+def _base_of(url: str, paths: dict[str, str]) -> tuple[str, str | None, Finding | None]:
+    """Compare a URL with the app's own: the app's, or that of one of its webhooks.
+
+    :returns: Where the app is, which webhook is meant if one is, and what is wrong.
+    """
+    # What it carries to prove itself stands in the settings too, and must not be shown.
+    parts = urlsplit(url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    for name, path in paths.items():
+        if parts.path.rstrip("/").endswith(path.rstrip("/")):
+            return shown.rstrip("/")[: -len(path.rstrip("/"))], name, None
+    last = parts.path.rstrip("/").rpartition("/")[2]
+    if last in paths:
+        base = parts._replace(netloc=parts.netloc.rpartition("@")[2], path="")
+        finding = Finding(
+            "error",
+            f"{shown} is not this app's: its webhooks are at"
+            f" {' and '.join(sorted(paths.values()))}",
+            "put that into the URL in Postal, or register the blueprint with another"
+            " url_prefix",
+        )
+        return base.geturl(), last, finding
+    return shown, None, None
 
 
 def _from_outside(

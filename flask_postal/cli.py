@@ -219,7 +219,7 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
 @click.option(
     "--eml",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The mail that comes in, with the event `inbound`.",
+    help="The mail that comes in, with the event `inbound`; made up if not given.",
 )
 @click.option("--from", "sender", help="Its envelope sender; else the one in From.")
 @click.option(
@@ -247,11 +247,16 @@ def trigger_command(
 
     postal = _postal(name)
     if event == "inbound":
-        if eml is None:
-            raise click.UsageError("a mail that comes in needs --eml FILE")
         from .sandbox.reading import read_mail
+        from .sandbox.write import compose_mail
 
-        raw = eml.read_bytes()
+        raw = (
+            eml.read_bytes()
+            if eml is not None
+            else compose_mail(
+                "Hello", "This mail was made up.\n", to=to or "app@example.com"
+            )
+        )
         mail = read_mail(raw)
         author = mail.from_email.addr_spec if mail.from_email else None
         content = {

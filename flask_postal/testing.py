@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import base64
+import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from email.message import EmailMessage
@@ -58,7 +60,8 @@ def sandboxed(
     """Have an app send to a sandbox, really and over HTTP, and get its webhooks.
 
     Time stands still: ``sandbox.advance(minutes=2)`` and ``sandbox.wait_for(...)`` move
-    it. Webhooks are handed to the app in this process.
+    it. Webhooks are handed to the app in this process; what a receiver raises fails
+    the test that waits for its event.
 
     :param key: The key to sign with; making one takes a tenth of a second.
     :param name: Which Postal, where the app has several.
@@ -71,7 +74,49 @@ def sandboxed(
             # An app that only sends has no webhooks.
             with suppress(ConfigurationError):
                 sandbox.deliver_to(app, postal.key)
-            yield sandbox
+            with _Failures().watching(sandbox):
+                yield sandbox
+
+
+class _Failures(logging.Handler):
+    """Remembers what receivers raised, by the body of the request.
+
+    The app answers 500 and logs it, as in production; a test that waits for the event
+    should fail with the traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_body: dict[bytes, BaseException] = {}
+        self._current = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note what was raised for the request that this thread hands to the app."""
+        error = record.exc_info[1] if record.exc_info else None
+        body = getattr(self._current, "body", None)
+        if error is not None and body is not None:
+            self._by_body.setdefault(body, error)
+
+    @contextmanager
+    def watching(self, sandbox: Sandbox) -> Iterator[None]:
+        """Have a sandbox raise what is remembered."""
+        logger = logging.getLogger("flask_postal.webhooks")
+        logger.addHandler(self)
+        call = sandbox.target
+
+        def watched(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+            self._current.body = body
+            try:
+                return call(url, body, headers)
+            finally:
+                self._current.body = None
+
+        sandbox.call_with(watched)
+        sandbox.failure_of = lambda request: self._by_body.get(request.body)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
 
 
 class WebhookClient:

@@ -276,3 +276,15 @@ def self_signed(folder: Path) -> tuple[ssl.SSLContext, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(bundle, key_file)
     return context, str(bundle)
+
+
+def refusing() -> str:
+    """The URL of a port on which nobody listens, and nobody else can."""
+    if not _TAKEN:
+        taken = socket.socket()
+        taken.bind(("127.0.0.1", 0))
+        _TAKEN.append(taken)
+    return f"http://127.0.0.1:{_TAKEN[0].getsockname()[1]}"
+
+
+_TAKEN: list[socket.socket] = []

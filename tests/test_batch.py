@@ -21,7 +21,7 @@ from flask_postal import (
 
 from .conftest import MakeApp
 from .mails import message
-from .servers import Exchange, accept, loopback
+from .servers import Exchange, accept, loopback, refusing
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_failures_are_told_once(make_app: MakeApp) -> None:
     def note(app: Flask, error: Any, **extra: Any) -> None:
         seen.append(error)
 
-    app, postal = make_app(POSTAL_API_URL="http://127.0.0.1:9", POSTAL_API_KEY="k")
+    app, postal = make_app(POSTAL_API_URL=refusing(), POSTAL_API_KEY="k")
     app.config["POSTAL_CONNECT_RETRIES"] = 0
     with app.app_context(), send_failed.connected_to(note):
         outcomes = postal.send_many([message(), message(subject="a\nb")])

@@ -15,7 +15,7 @@ from flask_postal import Postal, inbound_received, tracking_received
 from flask_postal.sandbox import Sandbox
 
 from .captures import DKIM_RECORD, KEY1024_DKIM_RECORD, KID
-from .servers import answering, loopback
+from .servers import answering, loopback, refusing
 
 
 def receiver(app: Flask, **extra: Any) -> None:
@@ -167,7 +167,7 @@ def test_what_our_views_are_safe_from_is_no_finding(
         ({"POSTAL_API_URL": ""}, 1, "no URL", "set POSTAL_API_URL"),
         ({"POSTAL_API_KEY": ""}, 1, "no API key", "set POSTAL_API_KEY"),
         ({"POSTAL_API_KEY": "wrong"}, 1, "InvalidServerAPIKey", "POSTAL_API_KEY"),
-        ({"POSTAL_API_URL": "http://127.0.0.1:9"}, 1, "can't be reached", "API_URL"),
+        ({"POSTAL_API_URL": refusing()}, 1, "can't be reached", "API_URL"),
         ({"POSTAL_WEBHOOK_SECRET": None}, 0, "one key", "set POSTAL_WEBHOOK_SECRET"),
         ({"POSTAL_DEFAULT_SENDER": None}, 0, "need sender=", "POSTAL_DEFAULT_SENDER"),
         ({"POSTAL_REDIRECT_TO": "s@t.u"}, 0, "goes to s@t.u", "unset"),
@@ -206,7 +206,7 @@ def test_the_url_is_tried_from_outside(sandbox: Sandbox) -> None:
         code, output = run(app, "check", "--url", server.url)
     assert code == 1
     assert "answers HTTP 308, and not from us" in output
-    code, output = run(app, "check", "--url", "http://127.0.0.1:9")
+    code, output = run(app, "check", "--url", refusing())
     assert (code, "can't be reached" in output) == (1, True)
     with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
         code, output = run(app, "check", "--url", server.url)
@@ -218,6 +218,35 @@ def test_the_url_is_tried_from_outside(sandbox: Sandbox) -> None:
     ) as server:
         code, output = run(app, "check", "--url", server.url)
     assert (code, output.count("wants another password")) == (1, 2)
+
+
+def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:
+    app = good(sandbox)
+    url = refusing().replace("http://", "http://user:geheim@")
+    for path in ("", "/postal/tracking/", "/other/tracking/"):
+        code, output = run(app, "check", "--url", url + path)
+        assert code == 1
+        assert "geheim" not in output
+        assert "can't be reached" in output
+
+
+def test_a_url_is_compared_with_the_app_s_own(sandbox: Sandbox) -> None:
+    app = good(sandbox)
+    with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
+        right = f"{server.url}/postal/tracking/"
+        code, output = run(app, "check", "--url", right)
+        assert (code, output.count("refuses what is not signed")) == (0, 1)
+        code, output = run(app, "check", "--url", f"{server.url}/mail/inbound/")
+    assert code == 1
+    assert f"{server.url}/mail/inbound/ is not this app's: its webhooks are" in output
+    assert "/postal/inbound/ and /postal/tracking/" in output
+
+
+def test_a_sandbox_that_does_not_run_is_named(sandbox: Sandbox) -> None:
+    app = good(sandbox, POSTAL_API_URL=refusing())
+    code, output = run(app, "check")
+    assert code == 1
+    assert "the settings of a sandbox: does it run? `flask postal sandbox`" in output
 
 
 class Gone:

@@ -20,6 +20,7 @@ from flask_postal.sandbox.calls import call_url
 
 from .captures import CAPTURES
 from .processes import free_port
+from .servers import refusing
 from .test_cli import good, run
 
 
@@ -87,6 +88,16 @@ def test_mails_come_in(
     )
 
 
+def test_a_mail_is_made_up_where_none_is_given(
+    app: Flask, sandbox: Sandbox, inbound: list[Any]
+) -> None:
+    code, output = run(app, "trigger", "inbound", "--to", "desk@example.com")
+    assert (code, "200: the mail is delivered" in output) == (0, True)
+    (event,) = inbound
+    assert event.message.envelope_recipient == "desk@example.com"
+    assert event.message.text == "This mail was made up.\n"
+
+
 def test_the_author_of_a_mail_gets_its_bounce(
     app: Flask, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -99,7 +110,7 @@ def test_the_author_of_a_mail_gets_its_bounce(
 
 def test_an_app_that_does_not_run_is_asked_for(app: Flask, sandbox: Sandbox) -> None:
     sandbox.call_with(call_url)
-    sandbox.tracking_url = "http://127.0.0.1:9/postal/tracking/"
+    sandbox.tracking_url = f"{refusing()}/postal/tracking/"
     output = run(app, "trigger", "delivered")[1]
     assert "Does the app run there?" in output
     assert "no answer: Postal comes again in 2 minutes" in output
@@ -136,7 +147,6 @@ def test_faults_are_switched(app: Flask, sandbox: Sandbox) -> None:
         (["trigger", "nonsense"], "no event 'nonsense'; there are delivered"),
         (["trigger", "opened", "--set", "x"], "'x' is not path=value"),
         (["trigger", "opened", "--set", "a.b=1"], "there is nothing at 'a.b'"),
-        (["trigger", "inbound"], "needs --eml FILE"),
         (["fault", "nonsense"], "no fault 'nonsense'; there are 500, 502"),
         (["replay", __file__], "neither an event nor a mail"),
         (["sandbox", "--app-url", "127.0.0.1:5000"], "--app-url begins with http://"),

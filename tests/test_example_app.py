@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 
 from .processes import free_port
+from .servers import refusing
 
 
 def test_the_command_starts_both_and_they_talk(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_one_setting_alone_is_an_error() -> None:
         [sys.executable, "-m", "example_app"],
         env={
             **os.environ,
-            "POSTAL_API_URL": "http://127.0.0.1:9",
+            "POSTAL_API_URL": refusing(),
             "POSTAL_API_KEY": "",
         },
         capture_output=True,

@@ -69,6 +69,13 @@ def test_the_sandbox_calls_nobody_outside_of_loopback() -> None:
         Sandbox(tracking_url="http://example.com/postal/tracking/")
 
 
+def test_a_url_that_is_none_is_a_configuration_error() -> None:
+    for url in ("http://[127.0.0.1]/", "http://u:geheim@[::1/", "127.0.0.1:5000"):
+        with pytest.raises(ConfigurationError, match="like http://127") as raised:
+            Sandbox(tracking_url=url)
+        assert "geheim" not in str(raised.value)
+
+
 def test_a_sandbox_starts_and_stops_any_number_of_times() -> None:
     sandbox = Sandbox()
     sandbox.stop()

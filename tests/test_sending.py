@@ -14,6 +14,7 @@ from flask_postal import (
 from flask_postal.sandbox import Sandbox
 
 from .conftest import MakeApp
+from .servers import refusing
 
 WELCOME = Message(
     "Welcome", ["ana@example.com"], body="Hi", html="<p>Hi</p>", sender="a@example.com"
@@ -69,7 +70,7 @@ def test_a_refusal_with_http_200_is_an_api_error_with_its_code(
 
 
 def test_a_server_that_is_not_there_is_a_transport_error(make_app: MakeApp) -> None:
-    app, postal = make_app(POSTAL_API_URL="http://127.0.0.1:9", POSTAL_API_KEY="k")
+    app, postal = make_app(POSTAL_API_URL=refusing(), POSTAL_API_KEY="k")
     with (
         app.app_context(),
         pytest.raises(TransportError, match="nothing was sent") as caught,

@@ -51,6 +51,20 @@ def test_the_outbox_has_what_the_app_sends(
     (message,) = postal_outbox
     assert message.subject == "Welcome"
     assert message.recipients == ["ana@example.com"]
+    assert message.sender == "app@example.com"  # the default, as it would go
+
+
+def test_what_a_receiver_raises_fails_the_test_that_waits_for_it(
+    app: Flask, postal_sandbox: Sandbox
+) -> None:
+    def receiver(app: Flask, event: Any, **extra: Any) -> None:
+        raise LookupError("no such order")
+
+    with tracking_received.connected_to(receiver, sender=app):
+        app.test_client().post("/welcome/ana@example.com")
+        with pytest.raises(LookupError, match="no such order") as raised:
+            postal_sandbox.wait_for("delivered")
+    assert [frame.name for frame in raised.traceback][-1] == "receiver"
 
 
 def test_the_sandbox_takes_mail_and_reports(

@@ -31,6 +31,7 @@ from .servers import (
     close_after_the_body,
     hang,
     loopback,
+    refusing,
     reset_after_the_body,
     reset_before_the_body,
     self_signed,
@@ -263,7 +264,7 @@ def test_a_ca_bundle_that_is_none_names_the_setting(send: Send, tmp_path: Path) 
     nothing = tmp_path / "empty.pem"
     nothing.write_text("nothing")
     with pytest.raises(ConfigurationError, match="set POSTAL_CA_BUNDLE") as caught:
-        send("https://127.0.0.1:9", POSTAL_CA_BUNDLE=str(nothing))
+        send(refusing().replace("http:", "https:"), POSTAL_CA_BUNDLE=str(nothing))
     assert caught.value.key == "POSTAL_CA_BUNDLE"
 
 

@@ -54,7 +54,8 @@ def check_target(url: str) -> str:
         right = False
     if not right:
         raise ConfigurationError(
-            f"the sandbox calls loopback only, over http; {_plain(url)} is elsewhere"
+            "the sandbox calls loopback only, over http, like"
+            f" http://127.0.0.1:5000/postal/tracking/; {_plain(url)} is no such URL"
         )
     return url
 
@@ -139,5 +140,8 @@ def _complete(headers: dict[str, str], parts: Any) -> dict[str, str]:
 
 
 def _plain(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # http://[127.0.0.1]/
+        return ascii(url.rpartition("@")[2])
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +77,9 @@ class Sandbox:
         self._wake = threading.Condition()
         self._stopping = threading.Event()
         self._awaited: set[int] = set()
+        #: Returns what a receiver of the app raised for a request, if anything is known
+        #: of it: :meth:`wait_for` raises it. See :func:`.testing.sandboxed`.
+        self.failure_of: Callable[[WebhookRequest], BaseException | None] | None = None
         self._folder = None if folder is None else Path(folder)
         database = None
         if self._folder is not None:
@@ -177,6 +180,11 @@ class Sandbox:
         urls = hook_urls(app, postal_key, "http://127.0.0.1:5000")
         self.tracking_url, self.inbound_url = urls
         self._engine.call = partial(call_app, app)
+
+    @property
+    def target(self) -> Target:
+        """What webhooks are handed to; :meth:`call_with` sets it."""
+        return self._engine.call
 
     def call_with(self, target: Target) -> None:
         """Hand webhooks to a function in place of posting them."""
@@ -302,6 +310,8 @@ class Sandbox:
         :param timeout: Seconds of the computer's time, at most.
         :returns: The request, with how the app answered.
         :raises AssertionError: if it does not come.
+        :raises Exception: in a test with :func:`.testing.sandboxed` or the fixture
+            ``postal_sandbox``: what the app's receiver raised.
         """
         name, deadline = EVENTS.get(event, event), time.monotonic() + timeout
         while True:
@@ -313,6 +323,8 @@ class Sandbox:
                     and to in (None, request.recipient)
                 ):
                     self._awaited.add(request.id)
+                    if self.failure_of and (failure := self.failure_of(request)):
+                        raise failure
                     return request
             left = deadline - time.monotonic()
             if left <= 0:

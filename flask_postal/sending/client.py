@@ -45,7 +45,7 @@ class Client:
         answer = self._connected().post(f"/api/v1/{endpoint}", self._headers, body)
         # The answer may hold the API key: it is looked at elsewhere, so that an error
         # raised here has no frame in its traceback that knows it.
-        outcome = _Reader(self._settings, endpoint).read(answer)
+        outcome = _Reader(self._settings, endpoint, body.length).read(answer)
         del answer
         if isinstance(outcome, SendError):
             raise outcome
@@ -108,8 +108,9 @@ class _Secret(str):
 class _Reader:
     """Makes sense of what came back from an endpoint."""
 
-    def __init__(self, settings: Settings, endpoint: str) -> None:
+    def __init__(self, settings: Settings, endpoint: str, size: int) -> None:
         self._settings = settings
+        self._size = size
         self._sends = endpoint.startswith("send/")
 
     def read(self, answer: Answer | Failure) -> Any:
@@ -127,6 +128,11 @@ class _Reader:
                 "; Postal may have taken the mail, look before sending it again"
                 if maybe_sent
                 else "; nothing was sent"
+            )
+        if self._settings.uses_sandbox and not failure.begun:
+            text += (
+                ". These are the settings of a sandbox: does it run? `flask postal"
+                " sandbox` starts it, and prints its settings"
             )
         return TransportError(
             _without(self._settings.api_key, text), maybe_sent=maybe_sent
@@ -185,7 +191,11 @@ class _Reader:
         elif status == 404:
             text = f"{url} has no Postal API (HTTP 404); check {setting}"
         elif status == 413:
-            text = "the mail is too large for the proxy in front of Postal (HTTP 413)"
+            size = f"{self._size:,} bytes of JSON are" if self._size else "the mail is"
+            text = (
+                f"{size} too large for the proxy in front of Postal (HTTP 413); raise"
+                " its limit (client_max_body_size in nginx), or send a link to the file"
+            )
         elif status == 500:
             text = (
                 "Postal failed (HTTP 500). Some recipients may have been queued; a"

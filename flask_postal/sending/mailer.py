@@ -139,6 +139,9 @@ class Mailer:
             render_templates(message, app)
         if self._defaults is not None:
             _merge(message, self._defaults, content=True)
+        if not message.sender and self._settings.default_sender is not None:
+            # So that receivers, and tests that look into the outbox, see who sends.
+            message.sender = str(self._settings.default_sender)
         return message
 
     def prepare(self, app: Flask, message: Message) -> Prepared:

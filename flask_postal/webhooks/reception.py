@@ -200,15 +200,16 @@ def _length(
             hook.malformed, "no length", "Content-Length is no number", logging.WARNING
         )
     if len(text) > 15 or int(text) > limit:
-        raise _too_large(hook, setting)
+        raise _too_large(hook, setting, text[:20], limit)
     return int(text)
 
 
-def _too_large(hook: Hook, setting: str) -> _RefusedError:
+def _too_large(hook: Hook, setting: str, size: str, limit: int) -> _RefusedError:
     return _RefusedError(
         hook.too_large,
         "too large",
-        f"the body is too large; raise {setting} if it is genuine",
+        f"the body has {size} bytes, and {limit} are allowed; raise {setting} if it is"
+        " genuine",
         logging.ERROR,
     )
 
@@ -262,7 +263,7 @@ def _read(
             logging.WARNING,
         ) from None
     if len(body) > limit:
-        raise _too_large(hook, setting)
+        raise _too_large(hook, setting, f"over {limit}", limit)
     if length is not None and len(body) != length:
         why = f"{len(body)} of {length} bytes came"
         if "form" in req.__dict__ or "files" in req.__dict__:
