@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -18,10 +19,12 @@ from .processes import free_port, wait_for
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-#: Its blocks are the files of a project.
-PROJECT = ROOT / "docs" / "testing.md"
+#: Their blocks are the files of a project; how many tests it has.
+PROJECTS = {"testing.md": 6, "registration-to-invoice.md": 4}
 WITH_CODE = [
-    page for page in PAGES if page != PROJECT and BLOCK.search(page.read_text())
+    page
+    for page in PAGES
+    if page.name not in PROJECTS and BLOCK.search(page.read_text())
 ]
 
 
@@ -42,12 +45,13 @@ def test_code_blocks_run(
         exec(code, namespace)
 
 
-def test_the_project_of_the_testing_page_passes(pytester: pytest.Pytester) -> None:
-    for block in BLOCK.finditer(PROJECT.read_text()):
-        name, _, code = block[1].partition("\n")
-        (pytester.path / name.removeprefix("# ")).write_text(code)
+@pytest.mark.parametrize("name", PROJECTS)
+def test_the_project_of_a_page_passes(pytester: pytest.Pytester, name: str) -> None:
+    for block in BLOCK.finditer((ROOT / "docs" / name).read_text()):
+        file, _, code = block[1].partition("\n")
+        (pytester.path / file.removeprefix("# ")).write_text(code)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=PROJECTS[name])
 
 
 def test_the_quick_start_leads_to_an_event(tmp_path: Path) -> None:
@@ -119,3 +123,24 @@ def test_readme_has_its_two_commands() -> None:
     assert len(commands) == 2
     assert "example_app" in commands[0]
     assert "pytest" in commands[1]
+
+
+NAMES = re.findall(
+    r"^\.\. auto(?:class|function|data|exception):: (\S+)",
+    (ROOT / "docs" / "api.md").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_api_page_shows_can_be_imported_from_there(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_the_api_page_shows_all_public_names() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    shown = {name.removeprefix("flask_postal.") for name in NAMES}
+    errors = importlib.import_module("flask_postal.errors").__all__
+    assert "automodule:: flask_postal.errors" in text
+    assert set(importlib.import_module("flask_postal").__all__) <= shown | set(errors)
