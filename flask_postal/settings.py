@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -150,6 +149,8 @@ def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
         # POSTAL_MARKETING_API_URL belongs to Postal(name="marketing").
         if name in (key, *known) or name.endswith(tuple(f"_{k}" for k in known)):
             continue
+        from difflib import get_close_matches  # 3 ms that most apps never need
+
         if near := get_close_matches(name, known, 1):
             _log.warning(
                 "%s is no setting of Flask-Postal; did you mean %s?",
