@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from typing import Any
 
@@ -45,6 +44,8 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
     try:
         run = app.ensure_sync(wait)
     except RuntimeError:  # Flask's way to say that asgiref is missing
+        import asyncio  # a tenth of an app's start, and few receivers are async
+
         asyncio.run(wait())
     else:
         run()
