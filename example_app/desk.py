@@ -37,7 +37,7 @@ class AnswerForm(FlaskForm):  # type: ignore[misc]
     """An answer to a ticket."""
 
     text = TextAreaField(
-        "Answer", [InputRequired("Write something."), Length(max=20_000)]
+        "Your answer", [InputRequired("Write something."), Length(max=20_000)]
     )
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from datetime import timedelta
 from pathlib import Path
 
 from flask import current_app
+from sqlalchemy import func, or_, select
 
 from flask_postal import Message, PostalError, SendError
 
 from . import postal
-from .models import Entry, Ticket, db
+from .models import Contact, Entry, Ticket, db, now
 
 __all__ = [
+    "MAX_CONFIRMED",
     "confirm",
+    "may_confirm",
     "reply_address",
     "send_answer",
     "ticket_number",
 ]
 
+#: Confirmations that one mailbox gets in an hour, at most.
+MAX_CONFIRMED = 5
 LOGO = Path(__file__).parent / "static" / "logo.png"
 _ADDRESS = re.compile(r"ticket\+(\d{1,9})\.([0-9a-f]{16})@", re.IGNORECASE)
 
@@ -67,6 +73,33 @@ def _send_confirmation(ticket: Ticket) -> Entry:
         text="We have your message, and will answer it as soon as we can.",
     )
     return _send(ticket, message, entry)
+
+
+def may_confirm(ticket: Ticket) -> bool:
+    """Return whether the author of a new ticket is still sent a confirmation.
+
+    One mailbox gets at most :data:`MAX_CONFIRMED` in an hour, whether it writes by mail
+    or somebody enters its address in the contact form: two machines may write to each
+    other, and the form must not be a way to flood somebody else.
+    """
+    # Tags don't count: another help desk writes from an address of its own for each
+    # ticket, all of one mailbox: ticket+18.4f58@other.example.
+    local, _, domain = ticket.contact.email.rpartition("@")
+    mailbox = local.partition("+")[0]
+    recent = (
+        select(func.count(Ticket.id))
+        .join(Contact)
+        .where(
+            or_(
+                Contact.email == f"{mailbox}@{domain}",
+                Contact.email.startswith(f"{mailbox}+", autoescape=True)
+                & Contact.email.endswith(f"@{domain}", autoescape=True),
+            ),
+            Ticket.changed > now() - timedelta(hours=1),
+        )
+    )
+    # The new ticket is one of them.
+    return (db.session.scalar(recent) or 0) <= MAX_CONFIRMED
 
 
 def confirm(ticket: Ticket) -> str | None:

@@ -7,13 +7,13 @@ from typing import Any
 from flask import Blueprint, flash, redirect, render_template, url_for
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response
-from wtforms import StringField, TextAreaField
+from wtforms import EmailField, StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, ValidationError
 
 from flask_postal import Message, MessageError
 
 from . import postal
-from .mail import confirm
+from .mail import confirm, may_confirm
 from .models import Entry
 from .receivers import open_ticket
 from .text import line, text
@@ -35,7 +35,7 @@ class ContactForm(FlaskForm):  # type: ignore[misc]
     """What somebody wants from us."""
 
     name = StringField("Your name", [Length(max=100)])
-    email = StringField(
+    email = EmailField(
         "Your mail address",
         [
             InputRequired("We need an address to answer to."),
@@ -58,9 +58,14 @@ def contact() -> str | Response:
     name, email = line(form.name.data, 100), line(form.email.data, 255)
     entry = Entry(author=name or email, text=text(form.text.data))
     ticket = open_ticket(email, name, str(form.subject.data), entry)
-    problem = confirm(ticket)
-    flash(
-        problem or f"Thank you. We have sent a mail to {email}.",
-        "bad" if problem else "good",
-    )
+    if may_confirm(ticket):
+        problem = confirm(ticket)
+        thanks = f"Thank you. We have sent a mail to {email}."
+    else:
+        problem = None
+        thanks = (
+            "Thank you. We have your message. This address has had several mails from"
+            " us in the last hour, so this message is not confirmed by mail."
+        )
+    flash(problem or thanks, "bad" if problem else "good")
     return redirect(url_for(".contact"))

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import func, or_, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from flask_postal import RejectMail
+from flask_postal import (
+    InboundEvent,
+    InboundMessage,
+    RejectMail,
+    ServerEvent,
+    TrackingEvent,
+)
 
-from .mail import confirm, ticket_number
+from .mail import confirm, may_confirm, ticket_number
 from .models import Contact, Entry, Event, File, Ticket, db, now
 from .text import line, safe_html, text
 
 __all__ = ["on_inbound", "on_server_event", "on_tracking", "open_ticket"]
 
-#: Tickets of one mailbox in an hour that are confirmed; two machines may write to each
-#: other.
-MAX_CONFIRMED = 5
 
-
-def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
+def on_tracking(app: Flask, event: TrackingEvent, **extra: Any) -> None:
     """Store what became of a mail, and mark an address whose mail came back."""
     if not event.token or not event.event_id:
         return
@@ -54,13 +56,13 @@ def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
     db.session.commit()
 
 
-def on_server_event(app: Flask, event: Any, **extra: Any) -> None:
+def on_server_event(app: Flask, event: ServerEvent, **extra: Any) -> None:
     """Tell about DNS and send limits, and how the app itself answered mail."""
     if event.problems or event.limit is not None:
         app.logger.warning("Postal: %s %s", event.event, event.domain or event.limit)
 
 
-def on_inbound(app: Flask, event: Any, **extra: Any) -> None:
+def on_inbound(app: Flask, event: InboundEvent, **extra: Any) -> None:
     """Put a mail into its ticket, or open one."""
     message = event.message
     if message.spam_detected:
@@ -130,27 +132,9 @@ def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
     return ticket
 
 
-def _may_confirm(message: Any, ticket: Ticket) -> bool:
+def _may_confirm(message: InboundMessage, ticket: Ticket) -> bool:
     """Tell whether a confirmation can't end in a loop (RFC 3834)."""
-    if not message.may_be_answered:
-        return False
-    # Another help desk writes from an address of its own for each ticket, all of one
-    # mailbox: ticket+18.4f58@other.example.
-    local, _, domain = ticket.contact.email.rpartition("@")
-    mailbox = local.partition("+")[0]
-    recent = (
-        select(func.count(Ticket.id))
-        .join(Contact)
-        .where(
-            or_(
-                Contact.email == f"{mailbox}@{domain}",
-                Contact.email.startswith(f"{mailbox}+", autoescape=True)
-                & Contact.email.endswith(f"@{domain}", autoescape=True),
-            ),
-            Ticket.changed > now() - timedelta(hours=1),
-        )
-    )
-    return (db.session.scalar(recent) or 0) <= MAX_CONFIRMED
+    return message.may_be_answered and may_confirm(ticket)
 
 
 def find_contact(email: str) -> Contact | None:

@@ -1,7 +1,40 @@
 "use strict";
 
-// Fetches the page again each second, and swaps the parts that are marked.
+// Fetches the page again each second, and updates what has changed: elements marked with
+// data-live as a whole, of those marked with data-live-items each child by its id. A child
+// that is unchanged is left alone, so a selection in it survives.
 (function () {
+  // Compared with what was served, not with the DOM: scripts of ours change that.
+  const served = new Map();
+  for (const item of document.querySelectorAll("[data-live-items] > [id]")) {
+    served.set(item.id, item.innerHTML);
+  }
+
+  function updateItems(list, fresh) {
+    for (const now of fresh.children) {
+      const old = document.getElementById(now.id);
+      if (served.get(now.id) === now.innerHTML) continue;
+      served.set(now.id, now.innerHTML);
+      if (old) {
+        old.innerHTML = now.innerHTML;
+      } else {
+        now.classList.add("new");
+        list.append(now);
+        announce(now);
+      }
+    }
+  }
+
+  function announce(entry) {
+    const news = document.getElementById("news");
+    if (!news) return;
+    const link = document.createElement("a");
+    link.href = `#${entry.id}`;
+    link.textContent = `New entry by ${entry.querySelector("b").textContent}`;
+    link.addEventListener("click", () => news.replaceChildren());
+    news.replaceChildren(link);
+  }
+
   async function look() {
     try {
       const answer = await fetch(location.href, { cache: "no-store" });
@@ -10,6 +43,10 @@
         for (const old of document.querySelectorAll("[data-live]")) {
           const now = fresh.getElementById(old.id);
           if (now && now.innerHTML !== old.innerHTML) old.innerHTML = now.innerHTML;
+        }
+        for (const list of document.querySelectorAll("[data-live-items]")) {
+          const now = fresh.getElementById(list.id);
+          if (now) updateItems(list, now);
         }
       }
     } catch {

@@ -1,7 +1,8 @@
 """The sandbox's page: mails, what became of them, and buttons for what may happen.
 
-Everything is rendered here; the little JavaScript only fetches the page again when
-something has changed, and takes files that are dropped.
+Everything is rendered here. The little JavaScript fetches the page again when something
+has changed, takes files that are dropped, copies settings, and remembers the width that
+mails are shown in. Without it the page works too, but has to be reloaded.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,14 +28,16 @@ from flask import (
     request,
     url_for,
 )
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 from werkzeug.routing import IntegerConverter
 from werkzeug.wrappers import Response as AnyResponse
 
+from .engine import MAX_MAIL
 from .faults import ABOUT, API_FAULTS, Fault
 from .inbound import FORMATS
-from .store import Mail, WebhookRequest
+from .store import MAX_MAILS, Mail, WebhookRequest
 from .trigger import EVENTS, SERVER_EVENTS
-from .write import compose_mail, reply_to
+from .write import AttachedFile, compose_mail, reply_to
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -70,10 +74,15 @@ class Entry:
 
 
 class _Id(IntegerConverter):
-    """A number that SQLite can take."""
+    """The number of a mail or a request.
 
-    def __init__(self, map: Any) -> None:
-        super().__init__(map, max=2**63 - 1)
+    A number that is too large for SQLite becomes the largest that it takes. No mail
+    has that one, so the answer is the page for an unknown mail.
+    """
+
+    def to_python(self, value: str) -> int:
+        largest = 2**63 - 1
+        return min(int(value), largest) if len(value) < 20 else largest
 
 
 def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
@@ -100,6 +109,19 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
     @page.app_template_filter()
     def size(count: int) -> str:
         return f"{count:,} B" if count < 10_000 else f"{count / 1000:,.0f} kB"
+
+    @page.app_template_filter()
+    def shell_settings(settings: Mapping[str, str | None]) -> str:
+        return "\n".join(
+            f"export FLASK_{name}={shlex.quote(value)}"
+            for name, value in settings.items()
+            if value is not None
+        )
+
+    @page.app_template_filter()
+    def python_settings(settings: Mapping[str, str | None]) -> str:
+        lines = [f"    {k}={v!r},\n" for k, v in settings.items() if v is not None]
+        return f"app.config.update(\n{''.join(lines)})"
 
     @page.app_template_filter()
     def pretty(made: WebhookRequest) -> str:
@@ -136,13 +158,48 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         response.headers["Cache-Control"] = "no-store"
         return response
 
+    @page.errorhandler(404)
+    def not_found(error: NotFound) -> tuple[str, int]:
+        return error_page(404, "Not found", str(error.description), kept=MAX_MAILS)
+
+    @page.errorhandler(413)
+    def too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
+        problem = f"A mail with its files may have {MAX_MAIL:,} bytes, encoded."
+        return error_page(413, "Too large", problem)
+
+    def error_page(
+        status: int, title: str, problem: str, **context: Any
+    ) -> tuple[str, int]:
+        text = render_template(
+            "error.html", current=None, title=title, problem=problem, **context
+        )
+        return text, status
+
+    def receive(raw: bytes, **options: Any) -> WebhookRequest:
+        if len(raw) > MAX_MAIL:
+            abort(413)
+        return sandbox.receive(raw, **options)
+
     def find(number: int) -> Mail:
-        return store.mail(number) or abort(404)
+        found = store.mail(number)
+        return found or abort(404, f"There is no mail no. {number}.")
+
+    def find_request(number: int) -> WebhookRequest:
+        found = store.request(number)
+        return found or abort(404, f"There is no request no. {number}.")
 
     def back(number: int | None = None) -> AnyResponse:
         if number is None:
             return redirect(url_for("page.index"), 303)
         return redirect(url_for("page.mail", number=number), 303)
+
+    def show_request(made: WebhookRequest) -> AnyResponse:
+        """Go to a request that was posted again; it is open, and says how it went."""
+        where: dict[str, Any] = {"posted": made.id, "_anchor": f"request-{made.id}"}
+        if made.mail_id is None:
+            return redirect(url_for("page.server", **where), 303)
+        kept: dict[str, Any] = {n: request.args.get(n) for n in ("view", "q")}
+        return redirect(url_for("page.mail", number=made.mail_id, **kept, **where), 303)
 
     def told(text: str) -> AnyResponse:
         return redirect(url_for("page.server", told=text), 303)
@@ -170,6 +227,8 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
             views=views,
             view=view if view in views else views[0],
             timeline=_timeline(store, found),
+            bounces=[m for m in store.list_mails() if m.bounce_for_id == number],
+            about=store.mail(found.bounce_for_id),
             buttons=_BUTTONS,
             formats=FORMATS,
         )
@@ -198,14 +257,14 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
     def inline(number: int, content_id: str) -> AnyResponse:
         part = find(number).content.inlines.get(content_id)
         if part is None:
-            abort(404)
+            abort(404, f"Mail no. {number} has no such image.")
         return _file(part.content, part.content_type, part.safe_filename)
 
     @page.get("/mail/<id:number>/attachment/<id:index>")
     def attachment(number: int, index: int) -> AnyResponse:
         files = find(number).content.attachments
         if index >= len(files):
-            abort(404)
+            abort(404, f"Mail no. {number} has no such attachment.")
         return _file(files[index].content, "", files[index].safe_filename)
 
     @page.get("/mail/<id:number>/raw")
@@ -255,10 +314,13 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
     def reply(number: int) -> AnyResponse:
         form = request.form
         found = find(number)
-        text, to = reply_to(found, form.get("text", ""), html=form.get("html") or None)
-        made = sandbox.receive(
-            text, to=to, sender=found.recipient, format=_format(form)
+        text, to = reply_to(
+            found,
+            form.get("text", ""),
+            html=form.get("html") or None,
+            attachments=_uploads(),
         )
+        made = receive(text, to=to, sender=found.recipient, format=_format(form))
         return back(made.mail_id)
 
     @page.post("/mail/<id:number>/deliver")
@@ -266,18 +328,15 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
         found = find(number)
         if found.direction != "incoming":
             abort(400)
-        engine.deliver_again(found, _format(request.form))
-        return back(number)
+        return show_request(engine.deliver_again(found, _format(request.form)))
 
     @page.post("/request/<id:number>/retry")
     def retry(number: int) -> AnyResponse:
-        made = store.request(number) or abort(404)
-        engine.retry(made)
-        return back(made.mail_id)
+        return show_request(engine.retry(find_request(number)))
 
     @page.get("/request/<id:number>/body")
     def request_body(number: int) -> AnyResponse:
-        made = store.request(number) or abort(404)
+        made = find_request(number)
         return _file(made.body, "", f"{made.event}-{number}.body")
 
     @page.route("/compose", methods=["GET", "POST"])
@@ -295,13 +354,9 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
                 to=_address(to),
                 sender=_address(sender or "zoe@example.net"),
                 html=form.get("html") or None,
-                attachments=[
-                    (_line(f.filename or "file"), _media_type(f.mimetype), f.read())
-                    for f in request.files.getlist("files")
-                    if f.filename
-                ],
+                attachments=_uploads(),
             )
-        made = sandbox.receive(
+        made = receive(
             content,
             to=to or "app@example.com",
             sender=sender or None,
@@ -322,7 +377,6 @@ def add_page(app: Flask, sandbox: Sandbox, engine: Engine) -> None:
             webhook_faults=[f for f in Fault if f not in API_FAULTS],
             about=ABOUT,
             faults=sandbox.faults,
-            settings=sandbox.settings(),
             requests=list(reversed(own))[:50],
         )
 
@@ -408,6 +462,15 @@ def _file(content: bytes, content_type: str, name: str) -> AnyResponse:
         response.headers["Content-Disposition"] = disposition + quote(name, safe="")
     response.headers["Content-Security-Policy"] = _MAIL_POLICY
     return response
+
+
+def _uploads() -> list[AttachedFile]:
+    """Return the files of the form's field "files"."""
+    return [
+        (_line(file.filename or "file"), _media_type(file.mimetype), file.read())
+        for file in request.files.getlist("files")
+        if file.filename
+    ]
 
 
 def _format(form: Mapping[str, str]) -> str:

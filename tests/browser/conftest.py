@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from example_app import create_app
 from example_app.models import db
+from flask_postal import Message
 from flask_postal.sandbox import Clock, Sandbox, SigningKey
 from flask_postal.sandbox.server import hook_urls
 
@@ -24,6 +25,19 @@ from ..processes import needed
 
 #: Where the pictures of the docs are put, if they are wanted.
 SCREENSHOTS = os.environ.get("FLASK_POSTAL_SCREENSHOTS")
+
+# A machine may have other things to do.
+expect.set_options(timeout=15_000)
+
+# Werkzeug's development server leaves a static file open when the browser closes the
+# connection before it has read all of it.
+FILES_LEFT_OPEN = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <_io:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+Size = tuple[int, int]
 
 
 class World:
@@ -109,6 +123,35 @@ def page(chromium: Browser, size: tuple[int, int]) -> Iterator[Page]:
     yield page
     context.close()
     assert problems == []
+
+
+def write_to_us(page: Page, world: World, **fields: str) -> None:
+    page.goto(world.url)
+    values = {
+        "name": "Ana Lima",
+        "email": "ana@example.com",
+        "subject": "The printer prints nothing",
+        "text": "It blinks, and that is all.",
+        **fields,
+    }
+    for name, value in values.items():
+        page.fill(f"[name={name}]", value)
+    page.click("text=Send")
+
+
+def send(world: World, to: str = "ana@example.com", **fields: str) -> int:
+    """Send a mail with a link from the help desk's Postal; return its number."""
+    postal = world.app.extensions["postal"]
+    message = Message(
+        fields.get("subject", "Hello"),
+        to,
+        body=fields.get("body", "Hi"),
+        html=fields.get("html", '<p>Hi, <a href="https://example.com/x">look</a></p>'),
+        tags="test",
+    )
+    with world.app.app_context():
+        number: int = postal.send(message).recipients[to].id
+    return number
 
 
 def shoot(page: Page, name: str, size: tuple[int, int]) -> None:

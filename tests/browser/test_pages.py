@@ -10,54 +10,23 @@ from playwright.sync_api import Page, expect
 
 from example_app.models import Entry
 from example_app.receivers import open_ticket
-from flask_postal import Message
 from flask_postal.sandbox import compose_mail
 from flask_postal.sandbox.faults import Fault
 from flask_postal.sandbox.inbound import FORMATS
 from flask_postal.sandbox.trigger import SERVER_EVENTS
 
-from .conftest import World, both_sizes, no_sideways, shoot
+from .conftest import (
+    FILES_LEFT_OPEN,
+    Size,
+    World,
+    both_sizes,
+    no_sideways,
+    send,
+    shoot,
+    write_to_us,
+)
 
-# Werkzeug's development server leaves a static file open when the browser turns away
-# before it has all of it.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <_io:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
-expect.set_options(timeout=15_000)  # a machine may have other things to do
-
-Size = tuple[int, int]
-
-
-def write_to_us(page: Page, world: World, **fields: str) -> None:
-    page.goto(world.url)
-    values = {
-        "name": "Ana Lima",
-        "email": "ana@example.com",
-        "subject": "The printer prints nothing",
-        "text": "It blinks, and that is all.",
-        **fields,
-    }
-    for name, value in values.items():
-        page.fill(f"[name={name}]", value)
-    page.click("text=Send")
-
-
-def send(world: World, to: str = "ana@example.com", **fields: str) -> int:
-    """Send a mail with a link from the help desk's Postal; return its number."""
-    postal = world.app.extensions["postal"]
-    message = Message(
-        fields.get("subject", "Hello"),
-        to,
-        body=fields.get("body", "Hi"),
-        html=fields.get("html", '<p>Hi, <a href="https://example.com/x">look</a></p>'),
-        tags="test",
-    )
-    with world.app.app_context():
-        number: int = postal.send(message).recipients[to].id
-    return number
+pytestmark = FILES_LEFT_OPEN
 
 
 @both_sizes
@@ -142,7 +111,6 @@ def test_every_event_has_a_button(
     world.sandbox.replay(download.value.path())
     request.get_by_text("Post it again now").click()
     again = page.locator(".request", has_text=shown).last
-    again.locator("summary").click()
     expect(again.locator(".attempt")).to_have_count(2)
 
 
@@ -171,6 +139,7 @@ def test_the_list_is_live_and_can_be_searched(
         page.keyboard.press("Enter")
         expect(page.locator("#list .mail")).to_have_count(found)
     page.goto(world.sandbox.url)
+    page.click("#forget summary")
     page.click("#clear")
     expect(page.locator("#list")).to_contain_text("No mails yet")
 

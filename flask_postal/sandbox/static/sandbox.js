@@ -33,6 +33,25 @@
   }
   setTimeout(look, 700);
 
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      const source = document.getElementById(button.dataset.copy);
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = "Copied";
+      button.classList.add("done");
+    });
+  }
+
+  const widths = document.getElementById("widths");
+  if (widths) {
+    const chosen = sessionStorage.getItem("width");
+    for (const box of widths.querySelectorAll("input")) {
+      if (box.value === chosen) box.checked = true;
+      box.addEventListener("change", () => sessionStorage.setItem("width", box.value));
+    }
+  }
+
   const drop = document.getElementById("drop");
   if (drop) {
     const form = document.getElementById("compose");

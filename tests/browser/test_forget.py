@@ -1,0 +1,37 @@
+"""The sandbox forgets all mails only when that is confirmed."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from .conftest import FILES_LEFT_OPEN, Size, World, both_sizes, no_sideways, send
+
+pytestmark = FILES_LEFT_OPEN
+
+
+@both_sizes
+def test_forgetting_all_mails_is_confirmed_first(
+    page: Page, world: World, size: Size
+) -> None:
+    send(world)
+    page.goto(world.sandbox.url)
+    expect(page.locator("#clear")).to_be_hidden()
+    page.click("text=Forget all mails")
+    expect(page.locator("#forget")).to_contain_text("1 mail, with all events")
+    assert len(world.sandbox.messages) == 1
+    # What comes in meanwhile is counted, and the question stays.
+    send(world)
+    expect(page.locator("#forget")).to_contain_text("2 mails, with all events")
+    no_sideways(page)
+    page.click("text=Yes, forget all mails")
+    expect(page.locator("#list")).to_contain_text("No mails yet")
+    assert world.sandbox.messages == []
+
+
+def test_a_list_that_was_searched_offers_no_forgetting(
+    page: Page, world: World
+) -> None:
+    send(world, subject="An invoice")
+    page.goto(f"{world.sandbox.url}/?q=invoice")
+    expect(page.locator("#list")).to_contain_text("An invoice")
+    expect(page.locator("#forget")).to_have_count(0)
