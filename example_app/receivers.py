@@ -74,7 +74,7 @@ def on_inbound(app: Flask, event: InboundEvent, **extra: Any) -> None:
         number = ticket_number(message.envelope_recipient or "")
     except ValueError as error:
         raise RejectMail(str(error)) from error
-    author = (message.reply_to or [message.from_email])[0]
+    author = message.reply_to[0] if message.reply_to else message.from_email
     address = author.addr_spec if author else message.envelope_sender
     automatic = message.is_auto_reply
     html = safe_html(message.html)

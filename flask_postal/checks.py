@@ -260,12 +260,43 @@ def _views(postal: Postal, app: Flask, url: str | None) -> Iterator[Finding]:
             f"let it pass request.endpoint {postal.key}.{name}, and the host by which"
             " Postal calls",
         )
+    if postal.settings.uses_sandbox and postal.settings.api_is_loopback:
+        yield from _sandboxs_urls(postal, paths)
     if url:
         base, hook, finding = _base_of(url, paths)
         yield from [finding] if finding is not None else []
         wanted = {name: path for name, path in paths.items() if hook in (None, name)}
         secrets = postal.settings.webhook_secrets
         yield from _from_outside(base, wanted, expected, secrets)
+
+
+def _sandboxs_urls(postal: Postal, paths: dict[str, str]) -> Iterator[Finding]:
+    """Compare where the sandbox posts to with the app's own webhooks."""
+    import requests
+
+    settings = postal.settings
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy between us and loopback
+            answer = session.post(
+                f"{settings.api_url}/sandbox/urls",
+                json={},
+                headers={"X-Server-API-Key": str(settings.api_key)},
+                timeout=5,
+            )
+            urls = answer.json()
+    except (requests.RequestException, ValueError):
+        return  # that it does not run has been said
+    for name, path in sorted(paths.items()):
+        posted = urls.get(name) if isinstance(urls, dict) else None
+        if posted and urlsplit(posted).path.rstrip("/") != path.rstrip("/"):
+            yield Finding(
+                "error",
+                f"{name}: the sandbox posts to {urlsplit(posted).path}, and this app"
+                f" has {path}",
+                "restart `flask postal sandbox` with this app's FLASK_APP, so that it"
+                " takes the URLs from it",
+            )
 
 
 def _base_of(url: str, paths: dict[str, str]) -> tuple[str, str | None, Finding | None]:

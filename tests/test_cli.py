@@ -242,6 +242,16 @@ def test_a_url_is_compared_with_the_app_s_own(sandbox: Sandbox) -> None:
     assert "/postal/inbound/ and /postal/tracking/" in output
 
 
+def test_the_sandbox_s_urls_are_compared_with_the_app_s_own(sandbox: Sandbox) -> None:
+    app = good(sandbox)
+    sandbox.tracking_url = "http://127.0.0.1:5000/mail/tracking/"
+    sandbox.inbound_url = "http://127.0.0.1:5000/postal/inbound"
+    code, output = run(app, "check")
+    assert code == 1
+    assert "tracking: the sandbox posts to /mail/tracking/, and this app has" in output
+    assert "inbound: the sandbox posts" not in output
+
+
 def test_a_sandbox_that_does_not_run_is_named(sandbox: Sandbox) -> None:
     app = good(sandbox, POSTAL_API_URL=refusing())
     code, output = run(app, "check")

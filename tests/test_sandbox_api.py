@@ -71,11 +71,7 @@ def test_recorded_requests_give_the_recorded_answers(
     response = replay(postal, recorded, Host=HOSTS.get(name, "localhost"))
     answer = recorded["response"]
     assert response.status_code == answer["http_status"]
-    expected_type = dict(answer["headers"])["content-type"]
-    assert (
-        response.headers["Content-Type"].lower().split(";")[0]
-        == (expected_type.lower().split(";")[0])
-    )
+    assert response.headers["Content-Type"] == dict(answer["headers"])["content-type"]
     if answer["body"] is None:
         assert not response.content
     else:
@@ -180,7 +176,7 @@ def test_soft_fails_add_up(postal: Sandbox) -> None:
     ]
 
 
-@pytest.mark.parametrize("number", ["1", 1.0, [1], None, True])
+@pytest.mark.parametrize("number", ["1", 1.0, [1], {"id": 1}, True])
 def test_an_id_that_is_no_int_is_an_error_500(postal: Sandbox, number: Any) -> None:
     recorded = api_capture("err-MessageNotFound")
     recorded["request"]["body"]["id"] = number
@@ -228,7 +224,7 @@ def test_recipients_are_read_as_carelessly_as_by_postal(
 @pytest.mark.parametrize(
     "mail",
     [
-        b"From: a@example.test\nSubject: x\n\nonly line feeds",
+        b"From: a@example.test\nSubject: caf\xe9\n\nonly line feeds",
         b"From: a@example.test\r\nSubject: caf\xe9\r\n\r\nx",
     ],
 )
@@ -252,7 +248,7 @@ def test_a_date_is_honoured(postal: Sandbox, name: str) -> None:
     assert len([1 for name, _ in headers if name == "Message-ID"]) == 1
 
 
-@pytest.mark.parametrize("value", [5, True, "x", ["x"], {"x": 1}, "\ud800", None])
+@pytest.mark.parametrize("value", [5, True, "x", ["x"], {"x": 1}, "\udc00", None])
 @pytest.mark.parametrize(
     "field",
     [
@@ -264,7 +260,9 @@ def test_no_type_of_a_field_breaks_it(postal: Sandbox, field: str, value: Any) -
     name = "raw-basic" if field in ("rcpt_to", "mail_from", "data") else "ok-basic"
     recorded = api_capture(name)
     recorded["request"]["body"][field] = value
-    assert replay(postal, recorded).status_code in (200, 500)
+    # Half of a surrogate pair is no JSON for Ruby.
+    expected = (400,) if value == "\udc00" else (200, 500)
+    assert replay(postal, recorded).status_code in expected
     postal.advance(seconds=1)
 
 

@@ -868,3 +868,42 @@ def test_production_is_warned_of_a_sandbox(
     assert "is a sandbox" not in caplog.text
     send()
     assert caplog.text.count("POSTAL_API_KEY is a sandbox's") == 1
+
+
+# ---- what is kept is bounded
+
+
+def test_the_oldest_mails_go_when_all_is_too_large(
+    sandbox: Sandbox, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_postal.sandbox.store.MAX_BYTES", 50_000)
+    for number in range(10):
+        send(body=f"mail {number} " + "x" * 10_000)
+    texts = [str(mail.content.text)[:6] for mail in sandbox.messages]
+    assert 2 <= len(texts) <= 4
+    assert texts[-1] == "mail 9"
+
+
+def test_a_mail_that_is_too_large_by_itself_is_kept(
+    sandbox: Sandbox, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_postal.sandbox.store.MAX_BYTES", 50_000)
+    send(body="small")
+    send(body="large" + "x" * 100_000)
+    sandbox.advance(seconds=5)
+    assert [str(m.content.text)[:5] for m in sandbox.messages] == ["large"]
+
+
+def test_requests_about_one_mail_are_bounded(
+    sandbox: Sandbox, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_postal.sandbox.store.MAX_REQUESTS", 5)
+    send()
+    sandbox.advance(seconds=5)
+    (mail,) = sandbox.messages
+    for _ in range(10):
+        sandbox.happen(mail, "opened")
+        sandbox.advance(seconds=1)
+    assert len(sandbox.requests) == 5
+    assert sandbox.requests[-1].event == "MessageLoaded"
+    assert sandbox.requests[-1].attempts

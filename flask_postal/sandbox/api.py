@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import logging
-import re
 import socket
 import struct
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -19,43 +15,26 @@ from typing import Any
 from flask import Flask, Response, redirect, request
 from werkzeug.urls import iri_to_uri
 
-from .compose import compose
 from .engine import MAX_MAIL, SERVER_TOKEN, Engine
 from .faults import Fault
-from .reading import read_mail
+from .params import api_params, read_request, ruby_blank
+from .refusals import FailedError, RefusedError
 from .store import Mail
 from .stored import describe, describe_deliveries
+from .submission import send_message, send_raw
 from .traffic import serialize
 
 __all__ = ["create_app"]
 
 _log = logging.getLogger("flask_postal.sandbox")
 
-#: Addresses in each of to, cc and bcc.
-MAX_ADDRESSES = 50
-#: Characters that Postal's database has room for.
-MAX_TEXT = 255
 #: Seconds for which a call hangs that is to hang.
 HANG = 60.0
+_JSON = "application/json; charset=utf-8"
 
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 )
-
-
-class _RefusedError(Exception):
-    """What Postal says with HTTP 200."""
-
-    def __init__(self, code: str | None, message: str | None, **more: Any) -> None:
-        super().__init__(message)
-        self.status = "error" if code else "parameter-error"
-        self.data = {"message": message, **more} if message else dict(more)
-        if code:
-            self.data["code"] = code
-
-
-class _FailedError(Exception):
-    """What makes Postal answer HTTP 500."""
 
 
 def create_app(
@@ -99,14 +78,14 @@ def create_app(
                 return failed
             began = time.monotonic()
             try:
-                content = _content()
+                content = read_request()
                 _authenticate(api_key())
                 if fault is Fault.SUSPENDED:
-                    raise _RefusedError("ServerSuspended", None)
-                status, data = "success", answer(content)
-            except _RefusedError as refusal:
+                    raise RefusedError("ServerSuspended", None)
+                status, data = "success", answer(api_params(content))
+            except RefusedError as refusal:
                 status, data = refusal.status, refusal.data
-            except (_FailedError, TypeError, AttributeError, ValueError):
+            except (FailedError, TypeError, AttributeError, ValueError):
                 # As Postal does with values of types that it has not thought of.
                 return _page(500)
             took = round(time.monotonic() - began, 3)
@@ -116,16 +95,22 @@ def create_app(
             if fault is Fault.RESET_STORED:
                 return _reset()
             if fault is Fault.TRUNCATED:
-                half = Response(body[: len(body) // 2], mimetype="application/json")
+                half = Response(body[: len(body) // 2], content_type=_JSON)
                 half.headers["Content-Length"] = str(len(body))
                 half.automatically_set_content_length = False
                 return half
-            return Response(body, mimetype="application/json")
+            return Response(body, content_type=_JSON)
 
-        app.add_url_rule(f"/api/v1/{name}", name, view, methods=["POST"])
+        app.add_url_rule(
+            f"/api/v1/{name}",
+            name,
+            view,
+            methods=["GET", "POST", "PUT", "PATCH"],
+            provide_automatic_options=False,
+        )
 
-    endpoint("send/message", partial(_send_message, engine, allowed))
-    endpoint("send/raw", partial(_send_raw, engine, allowed))
+    endpoint("send/message", partial(send_message, engine, allowed))
+    endpoint("send/raw", partial(send_raw, engine, allowed))
     endpoint(
         "messages/message",
         lambda content: describe(
@@ -173,7 +158,8 @@ def _visitor() -> dict[str, Any]:
 
 
 def _error_page(status: int, error: Exception) -> Response:
-    return _page(404 if status == 405 else status)
+    # Postal has no limit of its own for a body: its database fails first.
+    return _page({405: 404, 413: 500}.get(status, status))
 
 
 def _page(status: int) -> Response:
@@ -181,7 +167,10 @@ def _page(status: int) -> Response:
     if status != 403 and request.headers.get("Accept") == "application/json":
         names = {400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
         content = {"status": status, "error": names.get(status, "Error")}
-        return Response(serialize(content), status, mimetype="application/json")
+        # Written by Rails itself, unlike the answers of the API.
+        return Response(
+            serialize(content), status, content_type="application/json; charset=UTF-8"
+        )
     return Response(b"", status, content_type="text/html; charset=UTF-8")
 
 
@@ -210,25 +199,12 @@ def _reset() -> Response:
     return Response()
 
 
-def _content() -> Mapping[str, Any]:
-    """Read the JSON; a body of another type is ignored, as Postal does."""
-    if not request.headers.get("Content-Type", "").startswith("application/json"):
-        return {}
-    try:
-        content = json.loads(request.get_data().decode("utf-8"))
-    except (ValueError, RecursionError):
-        from werkzeug.exceptions import BadRequest
-
-        raise BadRequest from None
-    return content if isinstance(content, dict) else {}
-
-
 def _authenticate(api_key: str) -> None:
     given = request.headers.get("X-Server-API-Key")
-    if not given:
-        raise _RefusedError("AccessDenied", "Must be authenticated as a server.")
+    if ruby_blank(given):
+        raise RefusedError("AccessDenied", "Must be authenticated as a server.")
     if given != api_key:
-        raise _RefusedError(
+        raise RefusedError(
             "InvalidServerAPIKey",
             "The API token provided in X-Server-API-Key was not valid.",
             token=given,
@@ -237,171 +213,13 @@ def _authenticate(api_key: str) -> None:
 
 def _find(engine: Engine, content: Mapping[str, Any]) -> Mail:
     number = content.get("id")
-    if "id" not in content:
-        raise _RefusedError(None, "`id` parameter is required but is missing")
+    if ruby_blank(number):
+        raise RefusedError(None, "`id` parameter is required but is missing")
     if type(number) is not int:
-        raise _FailedError
+        raise FailedError
     mail = engine.store.mail(number) if abs(number) < 2**63 else None
     if mail is None:
-        raise _RefusedError(
+        raise RefusedError(
             "MessageNotFound", "No message found matching provided ID", id=number
         )
     return mail
-
-
-def _send_message(
-    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Check the fields of send/message in Postal's order, and take the mail."""
-    fields = dict(content)
-    for name in ("to", "cc", "bcc"):
-        fields[name] = _list(fields.get(name))
-    recipients = [_bare(item) for name in ("to", "cc", "bcc") for item in fields[name]]
-    if not recipients:
-        raise _RefusedError(
-            "NoRecipients", "There are no recipients defined to receive this message"
-        )
-    for name, shown in (("to", "To"), ("cc", "CC"), ("bcc", "BCC")):
-        if len(fields[name]) > MAX_ADDRESSES:
-            raise _RefusedError(
-                f"TooMany{shown}Addresses",
-                f"The maximum number of {shown} addresses has been reached (maximum"
-                f" {MAX_ADDRESSES})",
-            )
-    if _blank(fields.get("plain_body")) and _blank(fields.get("html_body")):
-        raise _RefusedError("NoContent", "There is no content defined for this e-mail")
-    if _blank(fields.get("from")):
-        raise _RefusedError(
-            "FromAddressMissing", "The From address is missing and is required"
-        )
-    sender = _bare(fields["from"])
-    if not _may_send(sender, allowed):
-        raise _RefusedError(
-            "UnauthenticatedFromAddress",
-            "The From address is not authorised to send mail from this server",
-        )
-    _check_attachments(fields.get("attachments"))
-    headers = fields.get("headers") or {}
-    if not isinstance(headers, dict) or any(":" in name for name in headers):
-        raise _FailedError
-    tag = next(
-        (str(v) for k, v in headers.items() if k.lower() == "x-postal-tag"), None
-    )
-    tag = str(fields["tag"]) if fields.get("tag") else tag
-    if any(len(text) > MAX_TEXT for text in (*recipients, sender, tag or "")):
-        raise _FailedError
-    message_id = f"{uuid.uuid4()}@rp.sandbox.localhost"
-    raw = compose(fields, message_id=message_id, timestamp=engine.clock.now())
-    subject = fields.get("subject")
-    return _taken(
-        engine.accept(
-            recipients,
-            _small(raw),
-            sender=sender,
-            subject=None if subject is None else str(subject),
-            message_id=message_id,
-            tag=tag or None,
-            bounce=bool(fields.get("bounce")),
-        ),
-        message_id,
-    )
-
-
-def _send_raw(
-    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Check the fields of send/raw, and take the mail as it is."""
-    if not isinstance(content.get("rcpt_to"), list):
-        raise _RefusedError(None, "`rcpt_to` parameter is required but is missing")
-    for name in ("mail_from", "data"):
-        if _blank(content.get(name)):
-            raise _RefusedError(None, f"`{name}` parameter is required but is missing")
-    try:
-        raw = _small(base64.b64decode(str(content["data"])))
-    except (binascii.Error, ValueError):
-        raw = b""
-    head, separator, _ = raw.partition(b"\r\n\r\n")
-    if not separator or not _is_utf8(head):
-        raise _FailedError
-    message = read_mail(raw)
-    if message.from_email is None or not _may_send(
-        message.from_email.addr_spec, allowed
-    ):
-        raise _RefusedError("UnauthenticatedFromAddress", None)
-    recipients = list(dict.fromkeys(str(item) for item in content["rcpt_to"]))
-    sender, tag = str(content["mail_from"]), message.header("x-postal-tag")
-    if any(len(text) > MAX_TEXT for text in (*recipients, sender, tag or "")):
-        raise _FailedError
-    message_id = message.message_id if recipients else None
-    mails = engine.accept(
-        recipients,
-        raw,
-        sender=sender,
-        subject=message.subject,
-        message_id=message_id,
-        tag=tag,
-        bounce=bool(content.get("bounce")),
-    )
-    return _taken(mails, message_id)
-
-
-def _taken(mails: Iterable[Mail], message_id: str | None) -> dict[str, Any]:
-    named = {mail.recipient: {"id": mail.id, "token": mail.token} for mail in mails}
-    return {"message_id": message_id, "messages": named}
-
-
-def _small(raw: bytes) -> bytes:
-    if len(raw) > MAX_MAIL:
-        raise _FailedError
-    return raw
-
-
-def _check_attachments(attachments: Any) -> None:
-    for attachment in attachments or []:
-        if not isinstance(attachment, dict):
-            raise _FailedError
-        if _blank(attachment.get("name")):
-            raise _RefusedError(
-                "AttachmentMissingName", "An attachment is missing a name"
-            )
-        if _blank(attachment.get("data")):
-            raise _RefusedError(
-                "AttachmentMissingData", "An attachment is missing data"
-            )
-
-
-def _list(value: Any) -> list[str]:
-    """Read addresses; a string is split at every comma, even inside quotes."""
-    if value is None:
-        return []
-    items = value.rstrip(",").split(",") if isinstance(value, str) else value
-    if items == [""] and isinstance(value, str):
-        return []
-    if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
-        raise _FailedError
-    return items
-
-
-def _bare(address: Any) -> str:
-    """Cut the name off an address by Postal's own rule."""
-    if not isinstance(address, str):
-        raise _FailedError
-    text = re.sub(r"(?s).*<", "", address)
-    return re.sub(r"\(.+?\)", "", re.sub(r"(?s)>.*", "", text)).strip()
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _blank(value: Any) -> bool:
-    return value is None or not str(value).strip()
-
-
-def _may_send(address: str, allowed: frozenset[str]) -> bool:
-    domain = address.rpartition("@")[2].lower()
-    return bool(domain) and (not allowed or domain in allowed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import quopri
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +11,9 @@ from email.policy import compat32
 from email.utils import format_datetime, formataddr, parseaddr
 from secrets import token_hex
 from typing import Any
+
+from .params import ruby_text
+from .reading import base64_lines
 
 __all__ = ["compose"]
 
@@ -28,12 +29,13 @@ _OURS = frozenset(
 def compose(fields: Mapping[str, Any], *, message_id: str, timestamp: float) -> bytes:
     """Write the mail.
 
-    :param fields: What was posted to send/message, checked.
+    :param fields: What was posted to send/message, checked, and the attachments
+        decoded.
     :param message_id: Without angle brackets.
     :param timestamp: When it was posted, in seconds since 1970.
     """
     date = format_datetime(datetime.fromtimestamp(timestamp, UTC))
-    extra = {str(k): str(v) for k, v in (fields.get("headers") or {}).items()}
+    extra = {str(k): ruby_text(v) for k, v in (fields.get("headers") or {}).items()}
     dates = [extra.pop(name) for name in list(extra) if name.lower() == "date"]
     mail = _multipart("mixed")
     headers: dict[str, Any] = {
@@ -99,14 +101,11 @@ def _file(attachment: Mapping[str, Any]) -> Message:
     part["Content-Transfer-Encoding"] = "base64"
     shown = name if name.isascii() else _word(name)
     part["Content-Disposition"] = f'attachment; filename="{_line(shown)}"'
-    try:
-        data = base64.b64decode(str(attachment["data"]))
-    except (binascii.Error, ValueError):
-        data = b""
-    if data.isascii():
+    data: bytes = attachment["data"]
+    if data.isascii() or part.get_content_type() == "message/rfc822":
         # As the library does that Postal writes its mails with.
         data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    part.set_payload(base64.encodebytes(data).decode("ascii"))
+    part.set_payload(base64_lines(data))
     return part
 
 

@@ -77,6 +77,10 @@ def add_control(app: Flask, sandbox: Sandbox) -> None:
             sandbox.fault(content["fault"], content.get("times"))
         return sandbox.faults
 
+    def urls(content: Mapping[str, Any]) -> dict[str, str | None]:
+        return {"tracking": sandbox.tracking_url, "inbound": sandbox.inbound_url}
+
+    route("urls", urls)
     route("trigger", trigger)
     route("receive", receive)
     route("replay", replay)

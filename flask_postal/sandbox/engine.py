@@ -23,7 +23,7 @@ from .clock import Clock
 from .fates import fate_of
 from .faults import Fault, Faults
 from .inbound import inbound_request, receive_headers
-from .reading import read_mail
+from .reading import PostalMail
 from .store import Attempt, Job, Mail, Store, WebhookRequest
 from .tracked import insert_tracking
 from .traffic import SigningKey, message_payload, serialize, webhook, webhook_body
@@ -53,7 +53,14 @@ _DETAILS = {
         "550 5.1.1 No such user <{to}> here",
     ),
     "Held": ("Server is in development mode.", ""),
+    "Error": (
+        "An internal error occurred while sending this message. This message will be"
+        " retried automatically.",
+        "Mysql2::Error: Data too long for column 'tag' at row 1",
+    ),
 }
+#: What Postal notes of a mail after an SMTP session.
+_ATTEMPTED = ("Sent", "SoftFail", "HardFail")
 
 
 class Engine:
@@ -106,8 +113,12 @@ class Engine:
         tag: str | None,
         bounce: bool = False,
         bounce_for_id: int = 0,
+        broken: bool = False,
     ) -> list[Mail]:
-        """Take a mail, once for each recipient."""
+        """Take a mail, once for each recipient.
+
+        :param broken: Whether the worker fails at it, about which no webhook tells.
+        """
         mails = []
         for recipient in recipients:
             now = self.clock.now()
@@ -124,7 +135,11 @@ class Engine:
             )
             mails.append(mail)
             _log.info("mail %d to %s: %a", mail.id, ascii(recipient), subject)
-            for step in fate_of(recipient).steps:
+            steps = fate_of(recipient).steps
+            if broken:
+                self._plan(now + steps[0].after, "step", mail=mail.id, kind="Error")
+                continue
+            for step in steps:
                 self._plan(now + step.after, "step", mail=mail.id, kind=step.kind)
         self._changed()
         return mails
@@ -149,8 +164,14 @@ class Engine:
         :returns: The payload of the event about it.
         """
         if kind == "Bounced":
-            self.store.update_mail(mail.id, status="Bounced")
             bounce = self._bounce_of(mail)
+            self._note_delivery(
+                mail,
+                "Bounced",
+                "We've received a bounce message for this e-mail. See"
+                f" <msg:{bounce.id}> for details.",
+                "",
+            )
             return {"original_message": _named(mail), "bounce": _named(bounce)}
         payload: dict[str, Any] = {"message": _named(mail)}
         if kind not in ("Loaded", "Clicked"):
@@ -218,15 +239,15 @@ class Engine:
 
     def _attempt(self, mail: Mail, status: str) -> dict[str, Any]:
         details, output = (text.format(to=mail.recipient) for text in _DETAILS[status])
-        if status != "Held" and mail.delivered is None:
+        if status in _ATTEMPTED and mail.delivered is None:
             self.store.update_mail(mail.id, delivered=self._deliver(mail))
         return self._note_delivery(mail, status, details, output)
 
     def _note_delivery(
         self, mail: Mail, status: str, details: str, output: str
     ) -> dict[str, Any]:
-        now, held = self.clock.now(), status == "Held"
-        took = None if held else round(random.uniform(0.01, 0.09), 2)  # noqa: S311
+        now, attempted = self.clock.now(), status in _ATTEMPTED
+        took = None if not attempted else round(random.uniform(0.01, 0.09), 2)  # noqa: S311
         alphabet = string.ascii_uppercase + string.digits
         self.store.add_delivery(
             mail_id=mail.id,
@@ -234,7 +255,7 @@ class Engine:
             details=details[:250],
             output=output[:250] or None,
             sent_with_ssl=False,
-            log_id=None if held else "".join(random.choices(alphabet, k=8)),  # noqa: S311
+            log_id=None if not attempted else "".join(random.choices(alphabet, k=8)),  # noqa: S311
             time=took,
             timestamp=now,
         )
@@ -243,7 +264,7 @@ class Engine:
             "status": status,
             "details": details[:250],
             "output": output[:250],
-            "sent_with_ssl": None if held else False,
+            "sent_with_ssl": False if attempted else None,
             "timestamp": now,
             "time": took,
         }
@@ -283,7 +304,12 @@ class Engine:
             bounce=True,
             bounce_for_id=mail.id,
         )
-        self.store.update_mail(bounce.id, status="Processed")
+        self._note_delivery(
+            bounce,
+            "Processed",
+            f"This has been detected as a bounce message for <msg:{mail.id}>.",
+            "",
+        )
         return bounce
 
     def resend(self, mail: Mail) -> Mail:
@@ -337,13 +363,13 @@ class Engine:
         bounce: bool = False,
         bounce_for_id: int = 0,
     ) -> Mail:
-        message = read_mail(raw)
+        message = PostalMail(raw)
         return self._store(
             raw,
             direction="incoming",
             recipient=recipient,
             sender=sender,
-            subject=message.subject or None,
+            subject=message.header("subject") or None,
             message_id=message.message_id,
             bounce=bounce,
             bounce_for_id=bounce_for_id,
@@ -572,7 +598,10 @@ class Engine:
     def _do(self, job: Job) -> None:
         if job.name == "step":
             mail = self.store.mail(job.arguments["mail"])
-            if mail is not None:
+            if mail is not None and job.arguments["kind"] == "Error":
+                self._attempt(mail, "Error")
+                self._changed()
+            elif mail is not None:
                 self.happen(mail, job.arguments["kind"])
         elif job.name == "post":
             request = self.store.request(job.arguments["request"])
@@ -604,7 +633,7 @@ def _named(mail: Mail) -> dict[str, Any]:
         timestamp=mail.timestamp,
         tag=mail.tag,
         direction=mail.direction,
-        spam_status="NotChecked" if mail.direction == "outgoing" else "NotSpam",
+        spam_status=mail.spam_status,
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import quote_plus
 
-from ..address import Address
-from .reading import base64_lines, read_mail
+from .reading import PostalMail, base64_lines
 from .store import Mail
 from .traffic import serialize
 
@@ -23,9 +22,6 @@ FORMATS = {
     "hash-json": "application/json",
     "hash-form": "application/x-www-form-urlencoded",
 }
-#: What remains of a subject.
-MAX_SUBJECT = 200
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9 !#$%&'*+/=?^_`{|}~-]+")
 _QUOTED = re.compile(r"^(?:On .{1,200} wrote:|-{3,} ?Original Message)", re.M | re.S)
 
 
@@ -63,74 +59,69 @@ def inbound_request(
             "mail_from": mail.sender,
             "message": base64_lines(mail.raw),
             "base64": True,
-            "size": len(mail.raw),
+            "size": mail.size,
         }
     else:
-        fields = _hash(mail, strip_replies=strip_replies)
+        fields = _hash(mail, encoding=encoding, strip_replies=strip_replies)
     body = serialize(fields) if encoding == "json" else _form(fields)
     return body, FORMATS[format]
 
 
-def _hash(mail: Mail, *, strip_replies: bool) -> dict[str, Any]:
-    message = read_mail(mail.raw)
-    reply_to = message.header("reply-to")
-    text, quoted = message.text, None
-    if strip_replies and text:
-        found = _QUOTED.search(text)
-        text, quoted = (
-            (text[: found.start()].rstrip(), text[found.start() :].rstrip())
-            if found
-            else (text, "")
-        )
+def _hash(mail: Mail, *, encoding: str, strip_replies: bool) -> dict[str, Any]:
+    message = PostalMail(mail.raw)
+    text, quoted = message.plain_body, None
+    if strip_replies:
+        text, quoted = _separate(text)
     fields = {
         "id": mail.id,
         "rcpt_to": mail.recipient,
         "mail_from": mail.sender,
         "token": mail.token,
-        "subject": (message.subject or "")[:MAX_SUBJECT] or None,
-        "message_id": message.message_id,
+        "subject": mail.subject,
+        "message_id": mail.message_id,
         "timestamp": mail.timestamp,
-        "size": str(len(mail.raw)),
-        "spam_status": "Spam" if message.spam_detected else "NotSpam",
+        "size": str(mail.size),
+        "spam_status": mail.spam_status,
         "bounce": mail.bounce,
         "received_with_ssl": None,
-        "to": _shown(message.to),
-        "cc": _shown(message.cc),
-        "from": _shown([message.from_email] if message.from_email else []),
-        "date": message.header("date"),
-        "in_reply_to": message.header("in-reply-to"),
-        "references": message.header("references"),
-        "html_body": message.html,
+        "to": message.addresses("to"),
+        "cc": message.addresses("cc"),
+        "from": message.addresses("from"),
+        "date": message.date,
+        "in_reply_to": message.message_ids("in-reply-to"),
+        "references": message.message_ids("references"),
+        "html_body": message.html_body,
         "attachment_quantity": len(message.attachments),
         "auto_submitted": message.header("auto-submitted"),
-        "reply_to": [reply_to] if reply_to else None,
+        "reply_to": message.address_lists("reply-to") or None,
         "plain_body": text,
     }
     if strip_replies:
         fields["replies_from_plain_body"] = quoted
     fields["attachments"] = [
         {
-            "filename": attachment.filename,
-            "content_type": attachment.content_type,
-            "size": attachment.size,
-            "data": base64_lines(attachment.content),
+            "filename": file.filename,
+            # JSON is made of one of the library's methods, the form of another.
+            "content_type": file.media_type
+            if encoding == "json"
+            else file.content_type,
+            "size": len(file.content),
+            "data": base64_lines(file.content),
         }
-        for attachment in message.attachments
-        if attachment.filename
+        for file in message.attachments
     ]
     return fields
 
 
-def _shown(addresses: Iterable[Address]) -> str | None:
-    """Write addresses as Ruby does once it has decoded them."""
-    shown = []
-    for address in addresses:
-        name = address.display_name
-        if name and not _PLAIN_NAME.fullmatch(name):
-            escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-            name = f'"{escaped}"'
-        shown.append(f"{name} <{address.addr_spec}>" if name else address.addr_spec)
-    return ", ".join(shown) or None
+def _separate(text: str | None) -> tuple[str, str | None]:
+    """Divide a text into what is new and what it quotes, which is null if nothing is.
+
+    A mail without a text has an empty one then.
+    """
+    text = (text or "").replace("\r", "")
+    found = _QUOTED.search(text)
+    at = found.start() if found else len(text)
+    return text[:at].strip(), text[at:].strip() or None
 
 
 def _form(fields: Mapping[str, Any]) -> bytes:

@@ -22,6 +22,13 @@ __all__ = ["Attempt", "Job", "Mail", "Store", "WebhookRequest"]
 
 #: Mails that are kept; older ones go, with all that belongs to them.
 MAX_MAILS = 500
+#: Bytes of mails and requests that are kept; then the oldest mails go too.
+MAX_BYTES = 256 * 1024 * 1024
+#: Requests about one mail that are kept: every open and click is one.
+MAX_REQUESTS = 200
+
+# The headers that tell what Postal's spam filter found.
+_VERDICT = re.compile(rb"(?:X-Postal-[^\r\n]*\r\n)+")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS mails (
@@ -56,7 +63,7 @@ class Mail:
     :param recipient: The envelope recipient.
     :param sender: The envelope sender; ``None`` for ``<>``.
     :param status: One of Postal's: ``Pending``, ``Sent``, ``SoftFail``, ``HardFail``,
-        ``Held``, ``Bounced``.
+        ``Held``, ``Bounced``, ``Error``, ``Processed``.
     :param raw: The mail as it was given to the sandbox.
     :param delivered: The mail as it was delivered, with tracking put in.
     """
@@ -81,6 +88,19 @@ class Mail:
     def content(self) -> InboundMessage:
         """The mail, read: ``.text``, ``.html``, ``.attachments``, ``.headers`` ..."""
         return read_mail(self.raw)
+
+    @property
+    def size(self) -> int:
+        """The bytes that came in, without what Postal puts on top later."""
+        verdict = _VERDICT.match(self.raw) if self.direction == "incoming" else None
+        return len(self.raw) - (verdict.end() if verdict else 0)
+
+    @property
+    def spam_status(self) -> str:
+        """What Postal says about spam; it looks at mail for the app only."""
+        if self.direction == "outgoing" or self.bounce_for_id:
+            return "NotChecked"
+        return "Spam" if self.content.spam_detected else "NotSpam"
 
     @property
     def delivered_content(self) -> InboundMessage:
@@ -192,8 +212,30 @@ class Store:
                 "SELECT id FROM mails ORDER BY id DESC LIMIT -1 OFFSET ?", (MAX_MAILS,)
             ).fetchall():
                 self._forget(old)
+            self._make_room(number)
             (row,) = self._all("SELECT * FROM mails WHERE id = ?", number)
         return _mail(row)
+
+    def _make_room(self, kept: int | None) -> None:
+        """Forget the oldest mails, and what is about none, while all is too large.
+
+        :param kept: The number of a mail that stays.
+        """
+        sizes = self._all(
+            "SELECT id, LENGTH(raw) + COALESCE(LENGTH(delivered), 0) FROM mails"
+            " UNION ALL SELECT mail_id, LENGTH(body) FROM requests"
+        )
+        total = sum(size or 0 for _, size in sizes)
+        if total <= MAX_BYTES:
+            return
+        for old in sorted({number or 0 for number, _ in sizes} - {kept or 0}):
+            if old:
+                self._forget(old)
+            else:
+                self._connection.execute("DELETE FROM requests WHERE mail_id IS NULL")
+            total -= sum(size or 0 for number, size in sizes if (number or 0) == old)
+            if total <= MAX_BYTES:
+                return
 
     def mail(self, number: int) -> Mail | None:
         """Return a mail."""
@@ -297,25 +339,38 @@ class Store:
                     "DELETE FROM requests WHERE mail_id IS NULL AND id <= ?",
                     (number - 2 * MAX_MAILS,),
                 )
+            else:
+                self._connection.execute(
+                    "DELETE FROM requests WHERE id IN (SELECT id FROM requests"
+                    " WHERE mail_id = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
+                    (values["mail_id"], MAX_REQUESTS),
+                )
+            self._connection.execute(
+                "DELETE FROM attempts WHERE request_id NOT IN (SELECT id FROM requests)"
+            )
+            self._make_room(values["mail_id"])
             (row,) = self._all("SELECT * FROM requests WHERE id = ?", number)
             return self._request(row)
 
     def request(self, number: int) -> WebhookRequest | None:
         """Return a request with its attempts."""
-        rows = self._all("SELECT * FROM requests WHERE id = ?", number)
-        return self._request(rows[0]) if rows else None
+        with self._lock:  # or an attempt could come between a row and its attempts
+            rows = self._all("SELECT * FROM requests WHERE id = ?", number)
+            return self._request(rows[0]) if rows else None
 
     def requests(self) -> list[WebhookRequest]:
         """Return all requests, oldest first."""
-        rows = self._all("SELECT * FROM requests ORDER BY id")
-        return [self._request(row) for row in rows]
+        with self._lock:
+            rows = self._all("SELECT * FROM requests ORDER BY id")
+            return [self._request(row) for row in rows]
 
     def requests_about(self, mail_id: int | None) -> list[WebhookRequest]:
         """Return the requests about a mail, or about none, oldest first."""
-        rows = self._all(
-            "SELECT * FROM requests WHERE mail_id IS ? ORDER BY id", mail_id
-        )
-        return [self._request(row) for row in rows]
+        with self._lock:
+            rows = self._all(
+                "SELECT * FROM requests WHERE mail_id IS ? ORDER BY id", mail_id
+            )
+            return [self._request(row) for row in rows]
 
     def add_attempt(self, request_id: int, state: str, attempt: Attempt) -> None:
         """Note how the app answered."""

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from .reading import base64_lines, read_mail
+from .reading import PostalMail, base64_lines, read_mail
 from .store import Mail, Store
 
 __all__ = ["describe", "describe_deliveries"]
+
+#: Seconds after which Postal no longer holds a mail.
+MAX_HOLD = 7 * 24 * 3600.0
 
 
 def describe(store: Store, mail: Mail, expansions: Any) -> dict[str, Any]:
@@ -43,11 +46,12 @@ def describe_deliveries(store: Store, mail: Mail) -> list[dict[str, Any]]:
 
 
 def _status(store: Store, mail: Mail) -> dict[str, Any]:
+    held = mail.last_attempt if mail.status == "Held" else None
     return {
         "status": mail.status,
         "last_delivery_attempt": mail.last_attempt,
         "held": mail.status == "Held",
-        "hold_expiry": None,
+        "hold_expiry": held + MAX_HOLD if held is not None else None,
     }
 
 
@@ -59,19 +63,20 @@ def _details(store: Store, mail: Mail) -> dict[str, Any]:
         "message_id": mail.message_id,
         "timestamp": mail.timestamp,
         "direction": mail.direction,
-        "size": str(len(_raw(mail))),
+        "size": str(mail.size),
         "bounce": mail.bounce,
         "bounce_for_id": mail.bounce_for_id,
         "tag": mail.tag,
-        "received_with_ssl": True,
+        "received_with_ssl": True if mail.direction == "outgoing" else None,
     }
 
 
 def _inspection(store: Store, mail: Mail) -> dict[str, Any]:
+    inspected = mail.spam_status != "NotChecked"
     return {
-        "inspected": False,
-        "spam": False,
-        "spam_score": 0.0,
+        "inspected": inspected,
+        "spam": mail.spam_status == "Spam",
+        "spam_score": (mail.content.spam_score or 0.0) if inspected else 0.0,
         "threat": False,
         "threat_details": None,
     }
@@ -82,16 +87,15 @@ def _raw(mail: Mail) -> bytes:
 
 
 def _attachments(store: Store, mail: Mail) -> list[dict[str, Any]]:
-    message = read_mail(_raw(mail))
     return [
         {
-            "filename": attachment.filename,
-            "content_type": attachment.content_type,
-            "data": base64_lines(attachment.content),
-            "size": attachment.size,
-            "hash": hashlib.sha1(attachment.content).hexdigest(),  # noqa: S324
+            "filename": file.filename,
+            "content_type": file.media_type,
+            "data": base64_lines(file.content),
+            "size": len(file.content),
+            "hash": hashlib.sha1(file.content).hexdigest(),  # noqa: S324
         }
-        for attachment in message.attachments
+        for file in PostalMail(_raw(mail)).attachments
     ]
 
 
@@ -122,8 +126,8 @@ _EXPANSIONS: dict[str, Callable[[Store, Mail], Any]] = {
     "status": _status,
     "details": _details,
     "inspection": _inspection,
-    "plain_body": lambda store, mail: read_mail(_raw(mail)).text,
-    "html_body": lambda store, mail: read_mail(_raw(mail)).html,
+    "plain_body": lambda store, mail: PostalMail(_raw(mail)).plain_body,
+    "html_body": lambda store, mail: PostalMail(_raw(mail)).html_body,
     "attachments": _attachments,
     "headers": _headers,
     "raw_message": lambda store, mail: base64_lines(_raw(mail)),

@@ -60,7 +60,7 @@ def judge_inbound(status: int, attempt: int) -> Verdict:
         return Verdict(
             "lost", f"{said}: Postal drops this mail, and nobody is told about it"
         )
-    if status > 0 and status < 500:
+    if status > 0 and not 500 <= status < 600:
         return Verdict(
             "lost", f"{said}: Postal would bounce this mail to its author", bounces=True
         )

@@ -1,0 +1,128 @@
+"""Reads the parameters of an API call as the framework under Postal does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from flask import request
+from werkzeug.exceptions import BadRequest
+
+from .refusals import FailedError
+
+__all__ = ["api_params", "read_request", "ruby_blank", "ruby_text"]
+
+#: How deep Ruby's JSON parser follows lists and objects.
+MAX_DEPTH = 100
+
+
+def read_request() -> dict[str, Any]:
+    """Read the body and the query of the current request.
+
+    :raises BadRequest: where Postal answers 400 before it looks at the API key.
+    """
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
+    try:
+        if media_type == "application/json":
+            content = _read_json(request.get_data())
+        elif media_type.lower() == "application/x-www-form-urlencoded":
+            content = _read_form(request.get_data())
+        else:
+            content = dict(request.form)
+        # The query wins over the body.
+        return {**content, **_read_form(request.query_string)}
+    except (ValueError, RecursionError):
+        raise BadRequest from None
+
+
+def api_params(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters that Postal finds in a request.
+
+    JSON counts only if the media type begins so, in lower case. Any other request may
+    carry JSON in a field ``params``.
+
+    :raises FailedError: if that field is no JSON object.
+    """
+    if request.headers.get("Content-Type", "").startswith("application/json"):
+        return content
+    text: Any = content.get("params")
+    if ruby_blank(text):
+        return {}
+    try:
+        found = _parse(text, nulls=True)
+    except (ValueError, TypeError, RecursionError):
+        raise FailedError from None
+    if not isinstance(found, dict):
+        raise FailedError
+    return found
+
+
+def _read_json(body: bytes) -> dict[str, Any]:
+    """Read a body of JSON; what is no object has no parameters in it."""
+    if not body:
+        return {}
+    content = _parse(body.decode("utf-8"), nulls=False)
+    return content if isinstance(content, dict) else {}
+
+
+def _parse(text: str, *, nulls: bool) -> Any:
+    """Parse JSON, and reject what Python's parser lets pass but Ruby's does not.
+
+    :param nulls: Whether lists keep their nulls, which Rails drops from a body.
+    :raises ValueError: for NaN, half a surrogate pair, or too deep nesting.
+    """
+    content = json.loads(text, parse_constant=_refuse)
+    if "\\u" in text:
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    todo: list[tuple[Any, int]] = [(content, 1)]
+    while todo:
+        item, depth = todo.pop()
+        if not isinstance(item, (dict, list)):
+            continue
+        if depth > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        if isinstance(item, list) and not nulls and None in item:
+            item[:] = [value for value in item if value is not None]
+        values = item.values() if isinstance(item, dict) else item
+        todo += [(value, depth + 1) for value in values]
+    return content
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _read_form(data: bytes) -> dict[str, Any]:
+    """Read an urlencoded form; ``name[]`` is a list, and of others the last counts."""
+    fields = parse_qs(data.decode("utf-8"), keep_blank_values=True, errors="strict")
+    return {
+        name.removesuffix("[]"): values if name.endswith("[]") else values[-1]
+        for name, values in fields.items()
+    }
+
+
+def ruby_blank(value: Any) -> bool:
+    """Return what Rails calls blank; zero is not."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value is False or value in ([], {})
+
+
+def ruby_text(value: Any) -> str:
+    """Write a value as Ruby's ``to_s`` does."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _inspect(value)
+
+
+def _inspect(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "nil", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(_inspect(item) for item in value)}]"
+    if isinstance(value, dict):
+        pairs = (f"{_inspect(k)}=>{_inspect(v)}" for k, v in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,25 @@
+"""How Postal's API says no."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["FailedError", "RefusedError"]
+
+
+class RefusedError(Exception):
+    """An error that Postal reports with HTTP 200.
+
+    :param code: Postal's name of it; ``None`` for a parameter error.
+    """
+
+    def __init__(self, code: str | None, message: str | None, **more: Any) -> None:
+        super().__init__(message)
+        self.status = "error" if code else "parameter-error"
+        self.data = {"message": message, **more} if message else dict(more)
+        if code:
+            self.data["code"] = code
+
+
+class FailedError(Exception):
+    """Anything that makes Postal answer HTTP 500."""

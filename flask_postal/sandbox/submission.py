@@ -1,0 +1,281 @@
+"""Takes mail by ``send/message`` and ``send/raw``, with Postal's checks."""
+
+from __future__ import annotations
+
+import base64
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .compose import compose
+from .engine import Engine
+from .params import ruby_blank, ruby_text
+from .reading import PostalMail, in_brackets
+from .refusals import FailedError, RefusedError
+from .store import Mail
+
+__all__ = ["send_message", "send_raw"]
+
+#: Addresses in each of to, cc and bcc.
+MAX_ADDRESSES = 50
+#: Characters of addresses, tags and Message-IDs that fit into Postal's database.
+MAX_TEXT = 255
+#: Bytes of an SQL statement that a default MariaDB takes.
+MAX_PACKET = 16 * 1024 * 1024
+#: Bytes of the statement around a mail.
+_STATEMENT = 200
+_ESCAPED = (b"\r", b"\n", b"'", b'"', b"\\", b"\0", b"\x1a")
+_END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
+_FOREIGN = re.compile(r"[^A-Za-z0-9+/]")
+_MESSAGES = {
+    "NoRecipients": "There are no recipients defined to receive this message",
+    **{
+        f"TooMany{name}Addresses": f"The maximum number of {name} addresses has been"
+        f" reached (maximum {MAX_ADDRESSES})"
+        for name in ("To", "CC", "BCC")
+    },
+    "NoContent": "There is no content defined for this e-mail",
+    "FromAddressMissing": "The From address is missing and is required",
+    "UnauthenticatedFromAddress": "The From address is not authorised to send mail"
+    " from this server",
+    "AttachmentMissingName": "An attachment is missing a name",
+    "AttachmentMissingData": "An attachment is missing data",
+}
+
+
+def send_message(
+    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Check the fields of send/message, and take the mail.
+
+    :param allowed: The domains that may send; all if there are none.
+    :raises RefusedError: for the first check that fails.
+    :raises FailedError: where Postal answers HTTP 500, perhaps with the mail to some
+        of the recipients already taken.
+    """
+    fields = dict(content)
+    lists = {name: _addresses(fields.get(name)) for name in ("to", "cc", "bcc")}
+    fields["attachments"] = _attachments(fields.get("attachments"))
+    # Postal makes all checks before it looks at the first error, so that a From
+    # address of a wrong type fails whatever else is missing.
+    if errors := _errors(lists, fields, allowed):
+        raise RefusedError(errors[0], _MESSAGES[errors[0]])
+    # A list in a list counts as one address until now.
+    recipients = [a for name in lists for a in _flat(lists[name])]
+    headers = fields.get("headers")
+    fields["headers"] = headers if isinstance(headers, dict) else {}
+    for name in ("to", "cc"):
+        fields[name] = [ruby_text(address) for address in _flat(lists[name])]
+    if any(":" in name for name in fields["headers"]):
+        raise FailedError
+    fields["subject"] = _joined(fields.get("subject"), ", ")
+    for name in ("plain_body", "html_body"):
+        text = fields.get(name)
+        fields[name] = None if ruby_blank(text) else _joined(text, "")
+    message_id = f"{uuid.uuid4()}@rp.sandbox.localhost"
+    raw = compose(fields, message_id=message_id, timestamp=engine.clock.now())
+    tag = fields.get("tag")
+    return _accept(
+        engine,
+        # Names are cut off one by one: what is no string fails when its turn comes.
+        (_bare(recipient) for recipient in recipients if recipient is not None),
+        raw,
+        sender=_bare(fields["from"]),
+        subject=fields["subject"],
+        message_id=message_id,
+        # The database writes a boolean as a number.
+        tag=str(int(tag)) if isinstance(tag, bool) else ruby_text(tag),
+        header_tag=PostalMail(raw).header("x-postal-tag"),
+        bounce=_is_true(fields.get("bounce")),
+    )
+
+
+def _errors(
+    lists: Mapping[str, list[Any]], fields: Mapping[str, Any], allowed: frozenset[str]
+) -> list[str]:
+    errors = []
+    if not any(lists.values()):
+        errors.append("NoRecipients")
+    for name, shown in (("to", "To"), ("cc", "CC"), ("bcc", "BCC")):
+        if len(lists[name]) > MAX_ADDRESSES:
+            errors.append(f"TooMany{shown}Addresses")
+    if ruby_blank(fields.get("plain_body")) and ruby_blank(fields.get("html_body")):
+        errors.append("NoContent")
+    sender = fields.get("from")
+    if ruby_blank(sender):
+        errors.append("FromAddressMissing")
+    elif not _may_send(_bare(sender), allowed):
+        errors.append("UnauthenticatedFromAddress")
+    for attachment in fields["attachments"]:
+        if ruby_blank(attachment["name"]):
+            errors.append("AttachmentMissingName")
+        elif ruby_blank(attachment["data"]):
+            errors.append("AttachmentMissingData")
+    return errors
+
+
+def send_raw(
+    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Check the fields of send/raw, and take the mail as it is.
+
+    See :func:`send_message`.
+    """
+    if not isinstance(content.get("rcpt_to"), list):
+        raise RefusedError(None, "`rcpt_to` parameter is required but is missing")
+    for name in ("mail_from", "data"):
+        if ruby_blank(content.get(name)):
+            raise RefusedError(None, f"`{name}` parameter is required but is missing")
+    if not isinstance(content["data"], str):
+        raise FailedError
+    raw = _decode(content["data"])
+    head, separator, _ = raw.partition(b"\r\n\r\n")
+    if not _is_utf8(_END_OF_HEADERS.split(head, maxsplit=1)[0]):
+        raise FailedError
+    mail = PostalMail(raw)
+    authors = PostalMail(head).all_addresses("from")
+    if not authors or not all(_may_send(a, allowed) for a in authors):
+        raise RefusedError("UnauthenticatedFromAddress", None)
+    recipients = {repr(item): item for item in content["rcpt_to"]}.values()
+    return _accept(
+        engine,
+        recipients,
+        raw,
+        sender=ruby_text(content["mail_from"]),
+        subject=mail.header("subject"),
+        message_id=mail.message_id if separator and recipients else None,
+        tag=None,
+        header_tag=mail.header("x-postal-tag"),
+        bounce=_is_true(content.get("bounce")),
+    )
+
+
+def _accept(
+    engine: Engine,
+    recipients: Iterable[Any],
+    raw: bytes,
+    *,
+    sender: str,
+    subject: str | None,
+    message_id: str | None,
+    tag: str | None,
+    header_tag: str | None,
+    bounce: bool,
+) -> dict[str, Any]:
+    """Take a mail for one recipient after the other, until the database refuses one."""
+    fits = _fits(raw) and all(
+        len(text or "") <= MAX_TEXT for text in (sender, message_id, tag)
+    )
+    # The header is read only by the worker: there the same limit fails silently.
+    broken = not tag and len(header_tag or "") > MAX_TEXT
+    mails: list[Mail] = []
+    for recipient in recipients:
+        if not fits or not isinstance(recipient, str) or len(recipient) > MAX_TEXT:
+            raise FailedError
+        mails += engine.accept(
+            [recipient],
+            raw,
+            sender=sender,
+            subject=subject or None,
+            message_id=message_id,
+            tag=tag or (None if broken else header_tag) or None,
+            bounce=bounce,
+            broken=broken,
+        )
+    named = {mail.recipient: {"id": mail.id, "token": mail.token} for mail in mails}
+    return {"message_id": message_id, "messages": named}
+
+
+def _fits(raw: bytes) -> bool:
+    """Tell whether the database takes a mail; headers and body go in one by one."""
+    return all(
+        len(half) + sum(half.count(mark) for mark in _ESCAPED) + _STATEMENT < MAX_PACKET
+        for half in _END_OF_HEADERS.split(raw, maxsplit=1)
+    )
+
+
+def _attachments(value: Any) -> list[dict[str, Any]]:
+    """Read the attachments, and decode them; what is no object is passed over."""
+    if ruby_blank(value) and not isinstance(value, str):
+        return []
+    if not isinstance(value, (list, dict)):
+        raise FailedError
+    found = []
+    for item in value:
+        if not isinstance(item, dict):
+            continue
+        name, data = item.get("name"), item.get("data")
+        if not ruby_blank(name) and not isinstance(name, str):
+            raise FailedError
+        if isinstance(data, str):
+            data = _decode(data)
+            data = data if data.strip() else ""
+        elif data is not None and data is not False:
+            raise FailedError
+        found.append(
+            {"name": name, "content_type": item.get("content_type"), "data": data}
+        )
+    return found
+
+
+def _decode(text: str) -> bytes:
+    """Decode base64 as Ruby does: foreign characters are skipped, ``=`` ends it."""
+    text = _FOREIGN.sub("", text.partition("=")[0])
+    text = text[:-1] if len(text) % 4 == 1 else text
+    return base64.b64decode(text + "=" * (-len(text) % 4))
+
+
+def _addresses(value: Any) -> list[Any]:
+    """Read addresses; a string is split at every comma, even inside quotes."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        items: list[Any] = re.split(r",\s*", value)
+        while items and not items[-1]:
+            items.pop()
+        return items
+    if isinstance(value, dict):
+        return [[name, address] for name, address in value.items()]
+    if not isinstance(value, list):
+        raise FailedError
+    return value
+
+
+def _flat(items: Iterable[Any]) -> list[Any]:
+    flat: list[Any] = []
+    for item in items:
+        flat += _flat(item) if isinstance(item, list) else [item]
+    return flat
+
+
+def _bare(address: Any) -> Any:
+    """Cut the name off an address by Postal's own rule."""
+    if not isinstance(address, str):
+        raise FailedError
+    return re.sub(r"\(.+?\)", "", in_brackets(address)).strip()
+
+
+def _joined(value: Any, separator: str) -> str | None:
+    """Write a text as the library does that Postal writes its mails with."""
+    if isinstance(value, list):
+        return separator.join(ruby_text(item) for item in value)
+    return None if value is None else ruby_text(value)
+
+
+def _is_true(value: Any) -> bool:
+    """Return what is true in Ruby: zero and an empty string are."""
+    return value is not None and value is not False
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _may_send(address: str, allowed: frozenset[str]) -> bool:
+    domain = address.partition("@")[2].lower()
+    return bool(domain) and (not allowed or domain in allowed)
