@@ -255,6 +255,46 @@ def test_a_teardown_function_that_raises_does_not_undo_the_answer(
     assert "the app raised after our answer was made; ours is sent" in caplog.text
 
 
+def test_what_the_app_does_at_the_end_of_an_answer_changes_nothing(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = make_app()
+    connect(app, first)
+
+    def fails() -> None:
+        raise LookupError("at the end")
+
+    @app.after_request
+    def at_the_end(response: Any) -> Any:
+        response.call_on_close(fails)
+        return response
+
+    assert SENT.post(app.test_client()).status_code == 200
+    assert "at the end" in caplog.text
+
+
+def first(app: Flask, event: Any, **extra: Any) -> None: ...
+
+
+def test_a_lazy_middleware_is_closed() -> None:
+    app = Flask("tests")
+    closed = []
+
+    def lazy(environ: Any, start_response: Any) -> Any:
+        try:
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            yield b"a page"
+            yield b", and more"
+        finally:
+            closed.append(environ["PATH_INFO"])
+
+    app.wsgi_app = lazy  # type: ignore[method-assign]
+    app.register_blueprint(Postal(app).blueprint)
+    with app.test_client().get("/other", buffered=False) as answer:
+        assert answer.text == "a page, and more"
+    assert closed == ["/other"]
+
+
 def test_what_fails_elsewhere_is_the_app_s_own(make_app: MakeApp) -> None:
     app, _ = make_app()
 

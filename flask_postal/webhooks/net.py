@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from flask import has_request_context, request
+from werkzeug.wsgi import ClosingIterator
 
 from .answer import MADE, Made, log_and_answer
 
@@ -66,7 +67,8 @@ class Net:
             iterable = self._wsgi_app(environ, start)
             if not started:  # a generator, which begins with its first piece
                 pieces = iter(iterable)
-                iterable = chain([next(pieces, b"")], pieces)
+                whole = chain([next(pieces, b"")], pieces)
+                iterable = ClosingIterator(whole, getattr(iterable, "close", None))
         except Exception:
             # After the view: a teardown_request function, in most cases.
             if MADE not in environ:
@@ -78,9 +80,7 @@ class Net:
         made: Made | None = environ.get(MADE)
         if made is None:
             return iterable
-        close = getattr(iterable, "close", None)
-        if close is not None:
-            close()
+        _close(iterable)
         start_response(made.line, made.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else made.content
 
@@ -89,6 +89,17 @@ class Net:
         if endpoint is not None:
             return endpoint in self._endpoints
         return environ.get("PATH_INFO", "").rstrip("/") in self._paths
+
+
+def _close(iterable: Iterable[bytes]) -> None:
+    """End the app's own answer, which nobody reads."""
+    close = getattr(iterable, "close", None)
+    if close is None:
+        return
+    try:
+        close()
+    except Exception:
+        _log.exception("a function that the app runs at the end of a request failed")
 
 
 def _discard(data: bytes) -> None:
