@@ -98,7 +98,7 @@ def _close(iterable: Iterable[bytes]) -> None:
         return
     try:
         close()
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever the app does there
         _log.exception("a function that the app runs at the end of a request failed")
 
 
