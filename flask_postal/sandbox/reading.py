@@ -191,7 +191,7 @@ def _written_anew(value: str) -> str:
 
 
 def _header(part: Part, name: str) -> str | None:
-    for key, value in part._items:
+    for key, value in part.items:
         if key.lower() == name:
             return value
     return None

@@ -47,7 +47,7 @@ class RawMail:
     def __init__(self, mail: EncodedMail, *, null_sender: bool = False) -> None:
         self.defects: list[str] = []
         self.null_sender = null_sender
-        self.marked_bounce = False  # this format does not tell
+        self.marked_bounce: bool = False  # this format does not tell
         self._mail = mail
 
     @property

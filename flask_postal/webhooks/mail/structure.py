@@ -56,7 +56,8 @@ class Part:
         is_first: bool = False,
     ) -> None:
         self._raw = raw
-        self._items = block.items
+        #: Names and values of its headers, as :func:`.read_headers` returns them.
+        self.items: list[tuple[str, str]] = block.items
         self.start: int = block.end
         self.end = end
         self._default_type = default_type
@@ -70,7 +71,7 @@ class Part:
     @cached_property
     def _headers(self) -> dict[str, str]:
         """The first value of each header, by lower-case name."""
-        return {name.lower(): value for name, value in reversed(self._items)}
+        return {name.lower(): value for name, value in reversed(self.items)}
 
     @cached_property
     def _type(self) -> Parameters:
