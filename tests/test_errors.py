@@ -246,3 +246,19 @@ def test_no_repr_shows_the_key(make_app: MakeApp) -> None:
     with app.app_context():
         assert SECRET not in repr(postal.settings)
         assert SECRET not in repr(vars(postal)) + repr(postal.prepare(message()))
+
+
+def test_a_sandbox_that_does_not_run_is_named_when_a_mail_is_sent(
+    make_app: MakeApp,
+) -> None:
+    app, postal = make_app(
+        POSTAL_API_URL=refusing(),
+        POSTAL_API_KEY="sandbox-123",
+        POSTAL_CONNECT_RETRIES=0,
+        POSTAL_DEFAULT_SENDER="a@b.c",
+    )
+    with (
+        app.app_context(),
+        pytest.raises(TransportError, match=r"does it run\? `flask postal sandbox`"),
+    ):
+        postal.send(Message("x", "a@b.c", body="x"))

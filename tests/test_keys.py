@@ -33,7 +33,7 @@ from .captures import (
     flip_bit,
 )
 from .conftest import MakeApp
-from .servers import accept, answering, loopback
+from .servers import accept, answering, loopback, refusing
 
 SENT = Recorded.load("webhooks/MessageSent")
 KEY = load_keys(DKIM_RECORD)[0]
@@ -409,7 +409,7 @@ def without_body(head: bytes) -> bytes:
 @pytest.mark.parametrize(
     "act",
     [
-        answering("302 Found", b"", "Location: http://127.0.0.1:9/"),
+        answering("302 Found", b"", f"Location: {refusing()}/"),
         answering("404 Not Found", b"<html>"),
         answering("200 OK", b"x" * 100_000),
     ],

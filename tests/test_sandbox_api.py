@@ -15,6 +15,7 @@ import requests
 from flask_postal.sandbox import ManualClock, Sandbox, SigningKey
 
 from .captures import CAPTURES, api_capture
+from .servers import refusing
 
 RECORDED = sorted(path.stem for path in (CAPTURES / "api").glob("*.json"))
 SENT = [name for name in RECORDED if not name.startswith("messages-")]
@@ -104,7 +105,7 @@ def stored(
             for a in body["attachments"]
         ]
     headers = {"Content-Type": "application/json", "X-Server-API-Key": sandbox.api_key}
-    sandbox.tracking_url = "http://127.0.0.1:9/postal/tracking/"
+    sandbox.tracking_url = f"{refusing()}/postal/tracking/"
     call = {"request": {"path": "/api/v1/send/message", "headers": headers}}
     call["request"]["body"] = request
     (sent,) = replay(sandbox, call).json()["data"]["messages"].values()

@@ -42,7 +42,7 @@ from flask_postal.webhooks.inbound import parse_inbound
 
 from .captures import CAPTURES, Recorded
 from .conftest import Listen, MakeApp
-from .servers import Exchange, answering, hang, loopback
+from .servers import Exchange, answering, hang, loopback, refusing
 
 Send = Callable[..., Any]
 
@@ -384,7 +384,7 @@ def test_postals_verdict_on_the_apps_answer(
 
 
 def test_inbound_mail_is_tried_for_31_hours(sandbox: Sandbox) -> None:
-    sandbox.inbound_url = "http://127.0.0.1:9/postal/inbound/"
+    sandbox.inbound_url = f"{refusing()}/postal/inbound/"
     sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
     sandbox.advance(hours=100)
     (request,) = sandbox.requests
@@ -597,7 +597,7 @@ def test_odd_events_stop_nothing(sandbox: Sandbox, send: Send) -> None:
 def test_time_goes_on_where_it_was(tmp_path: Path, signing_key: SigningKey) -> None:
     """What was due in a minute is not due in hours, because time was faster before."""
     with Sandbox(folder=tmp_path, key=signing_key, clock=Clock(speed=10_000)) as fast:
-        fast.tracking_url = "http://127.0.0.1:9/"
+        fast.tracking_url = f"{refusing()}/"
         time.sleep(0.2)
         seen = fast._engine.clock.now()
     assert seen > time.time() + 500
@@ -649,7 +649,7 @@ def test_what_was_being_done_is_done_after_a_crash(
             key=signing_key,
             clock=ManualClock(),
             tracking=False,
-            tracking_url="http://127.0.0.1:9/",
+            tracking_url=f"{refusing()}/",
         )
 
     sandbox = open_it()
@@ -673,12 +673,12 @@ def test_retries_go_where_the_event_was_to_go(sandbox: Sandbox) -> None:
         return Answer(500, "")
 
     sandbox.call_with(call)
-    sandbox.tracking_url = "http://127.0.0.1:9/old"
+    sandbox.tracking_url = f"{refusing()}/old"
     sandbox.trigger("delivered")
     sandbox.tracking_url = None
-    sandbox.inbound_url = "http://127.0.0.1:9/yesterday"
+    sandbox.inbound_url = f"{refusing()}/yesterday"
     sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
-    sandbox.inbound_url = "http://127.0.0.1:9/today"
+    sandbox.inbound_url = f"{refusing()}/today"
     sandbox.advance(minutes=5)
     assert called == ["old", "yesterday", "old", "today", "old"]
 
@@ -734,7 +734,7 @@ def test_stop_leaves_what_is_due_for_later(signing_key: SigningKey) -> None:
 
     with Sandbox(key=signing_key, clock=Clock(speed=1000)) as sandbox:
         sandbox.call_with(slow)
-        sandbox.tracking_url = "http://127.0.0.1:9/"
+        sandbox.tracking_url = f"{refusing()}/"
         about = {"sender": None, "subject": "x", "message_id": None, "tag": None}
         sandbox._engine.accept(["a@b.c"] * 20, b"Subject: x\r\n\r\n", **about)  # type: ignore[arg-type]
         assert started.wait(10)
@@ -781,7 +781,7 @@ def test_only_loopback_is_called(sandbox: Sandbox, url: str) -> None:
 
 
 def test_redirects_of_webhooks_are_not_followed(sandbox: Sandbox) -> None:
-    act = answering("308 Permanent Redirect", b"", "Location: http://127.0.0.1:9/")
+    act = answering("308 Permanent Redirect", b"", f"Location: {refusing()}/")
     with loopback(act) as server:
         sandbox.inbound_url = server.url
         request = sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")

@@ -18,6 +18,7 @@ import requests
 from flask_postal.sandbox import ManualClock, Sandbox, SigningKey
 
 from .captures import api_capture
+from .servers import refusing
 from .test_sandbox_api import SENT, plain, replay
 
 MIB = 1024 * 1024
@@ -422,7 +423,7 @@ def test_a_message_id_of_over_255_characters_fails(postal: Sandbox) -> None:
 
 
 def test_an_overlong_tag_in_a_header_ends_without_a_webhook(postal: Sandbox) -> None:
-    postal.tracking_url = "http://127.0.0.1:9/postal/tracking/"
+    postal.tracking_url = f"{refusing()}/postal/tracking/"
     tag = "x" * 256
     raw = AUTHOR + f"X-Postal-Tag: {tag}\r\n\r\nHi".encode()
     assert outcome(raw_call(postal, raw)) == ANA
@@ -453,7 +454,7 @@ def test_a_held_mail_expires_after_seven_days(postal: Sandbox) -> None:
 
 
 def test_a_bounced_mail_names_its_bounce(postal: Sandbox) -> None:
-    postal.tracking_url = "http://127.0.0.1:9/postal/tracking/"
+    postal.tracking_url = f"{refusing()}/postal/tracking/"
     send(postal, to=["bounced@example.com"])
     postal.advance(seconds=10)
     mail = postal.messages[0]
