@@ -13,6 +13,7 @@ from flask_postal import (
     APIError,
     CancelSend,
     ConfigurationError,
+    Message,
     MessageError,
     PayloadError,
     PostalError,
