@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from contextvars import copy_context
 from typing import Any
 
 from flask import Flask
@@ -41,6 +43,15 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
     async def wait() -> None:
         await result
 
+    if _is_in_event_loop():
+        # A view or a script that is a coroutine itself: the loop of this thread can't
+        # run another one to its end.
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(copy_context().run, asyncio.run, wait()).result()
+        return
     try:
         run = app.ensure_sync(wait)
     except RuntimeError:  # Flask's way to say that asgiref is missing
@@ -49,6 +60,11 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
         asyncio.run(wait())
     else:
         run()
+
+
+def _is_in_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def receiver_name(receiver: Any) -> str | None:

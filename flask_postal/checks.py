@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from .errors import APIError, PostalError
-from .settings import Settings
+from .settings import Settings, is_loopback, read_suppressed
 from .signals import inbound_received, server_event_received, tracking_received
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def check(postal: Postal, app: Flask, url: str | None = None) -> Iterator[Findin
 
     :param url: Where Postal reaches this app: ``https://app.example.com``.
     """
-    yield from _settings(postal)
+    yield from _settings(postal, app)
     if postal.settings.uses_sandbox and not (app.debug or app.testing):
         yield Finding(
             "warning",
@@ -56,7 +56,7 @@ def check(postal: Postal, app: Flask, url: str | None = None) -> Iterator[Findin
     yield from _limiter(postal, app)
 
 
-def _settings(postal: Postal) -> Iterator[Finding]:
+def _settings(postal: Postal, app: Flask) -> Iterator[Finding]:
     settings, prefix = postal.settings, postal.settings.prefix
     if settings.api_url is None:
         yield Finding(
@@ -80,6 +80,12 @@ def _settings(postal: Postal) -> Iterator[Finding]:
     if settings.default_sender is None and not settings.send_defaults.get("sender"):
         yield Finding(
             "warning", "messages need sender=", f"set {prefix}DEFAULT_SENDER to save it"
+        )
+    if not app.testing and read_suppressed(app.config, prefix, testing=False):
+        yield Finding(
+            "warning",
+            "no mail is sent: messages are checked and suppressed",
+            f"unset {prefix}SUPPRESS_SEND and MAIL_SUPPRESS_SEND in production",
         )
     if settings.redirect_to is not None:
         yield Finding(
@@ -149,9 +155,15 @@ def _compared(settings: Settings, configured: set[str]) -> Finding:
     try:
         content = fetch_jwks(str(settings.api_url), settings.ca_bundle)
         served = {key.kid for key in fit_keys(content)}
-    except (OSError, ConfigurationError):
-        # Postal before 3.2 serves none.
-        return Finding("ok", f"{setting}: not compared, for Postal serves no keys")
+    except (OSError, ConfigurationError) as error:
+        # Postal before 3.2 serves none, and answers 404.
+        if "HTTP 404" in str(error):
+            return Finding("ok", f"{setting}: not compared, for Postal serves no keys")
+        return Finding(
+            "warning",
+            f"{setting}: not compared, for Postal's keys can't be fetched: {error}",
+            f"check {settings.prefix}API_URL, and the network from here to there",
+        )
     if configured & served:
         return Finding("ok", f"{setting}: Postal signs with this key")
     return Finding(
@@ -209,6 +221,11 @@ def _receivers(app: Flask) -> Iterator[Finding]:
             yield Finding(level, f"{signal.name}: no receiver; {what}", cure)
 
 
+def _host(url: str) -> str:
+    """Return host and port of a URL, without the password that it may hold."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 def _views(postal: Postal, app: Flask, url: str | None) -> Iterator[Finding]:
     """Post to our own views, unsigned, as a stranger would."""
     paths = {
@@ -224,7 +241,7 @@ def _views(postal: Postal, app: Flask, url: str | None) -> Iterator[Finding]:
             "app.register_blueprint(postal.blueprint)",
         )
         return
-    host = urlsplit(url).netloc if url else ""
+    host = _host(url) if url else ""
     trusted = app.config.get("TRUSTED_HOSTS")
     if trusted and not host:
         yield Finding(
@@ -306,13 +323,15 @@ def _base_of(url: str, paths: dict[str, str]) -> tuple[str, str | None, Finding 
     """
     # What it carries to prove itself stands in the settings too, and must not be shown.
     parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    parts = parts._replace(netloc=_host(url), query="", fragment="")
+    shown, at = parts.geturl(), parts.path.rstrip("/")
     for name, path in paths.items():
-        if parts.path.rstrip("/").endswith(path.rstrip("/")):
-            return shown.rstrip("/")[: -len(path.rstrip("/"))], name, None
-    last = parts.path.rstrip("/").rpartition("/")[2]
+        if at.endswith(path.rstrip("/")):
+            base = parts._replace(path=at.removesuffix(path.rstrip("/")))
+            return base.geturl(), name, None
+    last = at.rpartition("/")[2]
     if last in paths:
-        base = parts._replace(netloc=parts.netloc.rpartition("@")[2], path="")
+        base = parts._replace(path="")
         finding = Finding(
             "error",
             f"{shown} is not this app's: its webhooks are at"
@@ -330,7 +349,14 @@ def _from_outside(
     import requests
 
     headers = {"Content-Type": "application/json"}
-    if secrets:
+    if secrets and urlsplit(url).scheme == "http" and not is_loopback(url):
+        yield Finding(
+            "warning",
+            f"{url} is plain http: the password of the webhooks would travel in the"
+            " clear, and is not sent with this check",
+            "use https for the URLs in Postal, and for --url",
+        )
+    elif secrets:
         # Without a signature: the app says so, unless it wants another password.
         pair = base64.b64encode(secrets[0].encode()).decode()
         headers["Authorization"] = f"Basic {pair}"
@@ -342,6 +368,8 @@ def _from_outside(
                 address,
                 data=b"{}",
                 headers=headers,
+                # An auth of its own keeps requests from reading netrc.
+                auth=lambda request: request,
                 timeout=5,
                 allow_redirects=False,
             )
@@ -357,7 +385,7 @@ def _from_outside(
             yield Finding(
                 "error",
                 f"{name}: {address} wants another password",
-                "is it this app, with this WEBHOOK_SECRET?",
+                "is it this app, with the same WEBHOOK_SECRET?",
             )
         elif answer.status_code in expected and "[" in answer.text[:200]:
             yield Finding("ok", f"{name}: {address} refuses what is not signed")

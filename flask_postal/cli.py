@@ -197,7 +197,10 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
                 raise _no_sandbox(postal) from None
             raise
     if result.suppressed:
-        click.echo("suppressed: POSTAL_SUPPRESS_SEND is on, or the app is testing")
+        click.echo(
+            f"suppressed: {postal.settings.prefix}SUPPRESS_SEND or MAIL_SUPPRESS_SEND"
+            " is on, or the app is testing"
+        )
     for recipient in result.recipients.values():
         click.echo(
             f"{postal.settings.api_url} took the mail to {recipient.address}:"

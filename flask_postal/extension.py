@@ -29,7 +29,7 @@ __all__ = ["Connection", "Postal"]
 
 
 class _Server:
-    """What one app has of one Postal."""
+    """State that one app keeps for one Postal server."""
 
     def __init__(self, settings: Settings, mailer: Mailer) -> None:
         self.settings = settings
@@ -40,7 +40,7 @@ class _Server:
     def webhooks(self) -> Inbox:
         """Return the receiving side, made when it is needed.
 
-        It imports cryptography, which an app without webhooks need not wait for.
+        Created on first use, so that apps without webhooks don't import cryptography.
         """
         if self._inbox is None:
             from .webhooks.inbox import Inbox

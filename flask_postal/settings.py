@@ -135,8 +135,10 @@ def read_suppressed(config: Mapping[str, Any], prefix: str, *, testing: bool) ->
     :param testing: Whether the app is in testing mode, the default.
     :raises ConfigurationError: for a value that is neither true nor false.
     """
-    theirs = read_flag(config, "MAIL_SUPPRESS_SEND", default=False)
-    return read_flag(config, f"{prefix}SUPPRESS_SEND", default=theirs or testing)
+    if config.get(f"{prefix}SUPPRESS_SEND") is not None:
+        return read_flag(config, f"{prefix}SUPPRESS_SEND", default=testing)
+    theirs = config.get("MAIL_SUPPRESS_SEND") or False
+    return _flag(theirs, "MAIL_SUPPRESS_SEND") or testing
 
 
 def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
@@ -188,7 +190,7 @@ def _base_url(value: Any, key: str) -> str | None:
             key=key,
         )
     if any(c.isspace() or not c.isprintable() for c in url):
-        raise ConfigurationError(f"{key} holds a blank; {cure}", key=key)
+        raise ConfigurationError(f"{key} contains whitespace; {cure}", key=key)
     return url
 
 
@@ -226,7 +228,7 @@ def _timeout(value: Any, key: str) -> tuple[float, float]:
         numbers = [value]
     try:
         seconds = [float(number) for number in numbers]
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         seconds = []
     if len(seconds) == 1:
         seconds *= 2

@@ -47,8 +47,8 @@ def outbox(app: Flask) -> Iterator[list[Message]]:
 
     with ExitStack() as stack:
         for postal in _postals(app):
-            suppress = f"{postal.key.upper()}_SUPPRESS_SEND"
-            stack.enter_context(postal.reconfigured(app, **{suppress: True}))
+            key = f"{postal.key.upper()}_SUPPRESS_SEND"
+            stack.enter_context(postal.reconfigured(app, **{key: True}))
         stack.enter_context(message_sent.connected_to(record, sender=app))
         yield messages
 
@@ -122,7 +122,7 @@ class _Failures(logging.Handler):
 class WebhookClient:
     """Posts requests to an app's webhooks, signed as Postal signs them.
 
-    Use it as a context manager: for as long, the app trusts its key.
+    Use it as a context manager: the app trusts its key inside the ``with`` block.
 
     :param key: The key to sign with; making one takes a tenth of a second.
     :param name: Which Postal, where the app has several.

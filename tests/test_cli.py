@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask, redirect, request
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -218,6 +219,36 @@ def test_the_url_is_tried_from_outside(sandbox: Sandbox) -> None:
     ) as server:
         code, output = run(app, "check", "--url", server.url)
     assert (code, output.count("wants another password")) == (1, 2)
+
+
+def test_a_url_with_a_password_and_a_query_is_understood(sandbox: Sandbox) -> None:
+    app = good(sandbox, TRUSTED_HOSTS=["127.0.0.1"])
+    with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
+        url = server.url.replace("//", "//u:geheim@") + "/postal/tracking/?x=1"
+        code, output = run(app, "check", "--url", url)
+    assert (code, output.count("refuses what is not signed")) == (0, 1), output
+    (request,) = server.requests
+    assert request.head.startswith("POST /postal/tracking/ ")
+
+
+def test_the_password_of_the_webhooks_is_not_sent_in_the_clear(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+
+    def post(url: str, **options: Any) -> Any:
+        sent.append(options["headers"])
+        raise requests.ConnectionError
+
+    monkeypatch.setattr("requests.post", post)
+    _, output = run(good(sandbox), "check", "--url", "http://app.example.com")
+    assert "is plain http: the password of the webhooks would travel" in output
+    assert [headers.get("Authorization") for headers in sent] == [None, None]
+
+
+def test_suppressed_mail_is_a_warning(sandbox: Sandbox) -> None:
+    _, output = run(good(sandbox, MAIL_SUPPRESS_SEND=True), "check")
+    assert "no mail is sent: messages are checked and suppressed" in output
 
 
 def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:

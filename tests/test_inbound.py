@@ -439,6 +439,13 @@ def test_mails_are_told_apart_by_token_or_digest() -> None:
     assert one.dedupe_key == again.dedupe_key != other.dedupe_key
 
 
+def test_mails_of_two_servers_with_one_number_are_told_apart() -> None:
+    body = {"id": 5, "rcpt_to": "a@b.c", "message": base64.b64encode(b"one").decode()}
+    one = parse_inbound(json.dumps(body).encode())
+    other = parse_inbound(json.dumps({**body, "rcpt_to": "d@e.f"}).encode())
+    assert one.dedupe_key != other.dedupe_key
+
+
 def test_a_large_mail_is_accepted(
     make_app: MakeApp, signing_key: SigningKey, inbound: list[Any]
 ) -> None:

@@ -527,6 +527,9 @@ def test_parameters(text: str, value: str, parameters: dict[str, str]) -> None:
         ("Flight:\nFrom: Berlin\nTo: Rome\nDate: 5 June 2026\n\nThanks", None),
         ("At 10:30 on 5 May 2026 the customer wrote:\nIt is broken.\nSo I came.", None),
         ("I ran\n> make install\nand it failed.", None),
+        ("From: a@b.c\nSubject: Question\nDate: 2024-01-01\n\nI want to buy.", None),
+        ("List:\nFrom: Berlin\nTo: Paris\nSubject: train\nPlease book it.", None),
+        ("--\nfoo", None),
         (
             "FYI.\n\n---------- Forwarded message ---------\nFrom: Bo <b@c.de>\n"
             "Date: today\nSubject: broken\nTo: a@b.c\n\nIt broke.",
@@ -581,6 +584,17 @@ def test_no_control_character_is_in_a_line(text: str, encoding: str) -> None:
     for file in message.attachments:
         file.as_file()
     assert "\0" not in (message.text or "")
+
+
+def test_a_line_is_one_for_str_splitlines_too() -> None:
+    message = mail_with("From: a@b.c", "Subject: a\u2028b\u2029c\x85d")
+    assert message.subject == "a b c d"
+
+
+def test_an_address_literal_is_not_answered() -> None:
+    message = mail_with("From: ana@[192.0.2.1]", "Subject: Hi")
+    assert message.from_email == Address("ana@[192.0.2.1]")
+    assert message.may_be_answered is False
 
 
 def test_an_ordinary_answer_to_any_mail_can_be_made() -> None:

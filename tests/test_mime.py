@@ -270,6 +270,17 @@ def test_texts_that_are_no_plain_ascii_are_base64_of_lf_lines(
     assert b"\r" not in data
 
 
+@pytest.mark.parametrize("claimed", ["iso-8859-1", '"utf-16"', "UTF-8"])
+def test_an_alternative_names_the_charset_it_is_written_in(claimed: str) -> None:
+    alts = {f"text/x-own; charset={claimed}; a=b": "é\n"}
+    (part,) = (
+        p for p in parts_of(message(alts=alts)) if p.get_content_type() == "text/x-own"
+    )
+    assert part.get_content_charset() == "utf-8"
+    assert part.get_param("a") == "b"
+    assert part.get_payload(decode=True) == "é\n".encode()
+
+
 @pytest.mark.parametrize("name", ['a"b.pdf', "a\\b.pdf"])
 def test_a_name_with_a_quote_or_backslash_is_written_by_rfc_2231(name: str) -> None:
     source = message(attachments=[Attachment(name, "application/pdf", b"%PDF")])

@@ -57,8 +57,18 @@ def test_responses_sees_a_message_and_answers(postal: Postal) -> None:
 @responses.activate
 def test_responses_can_answer_with_an_error(postal: Postal) -> None:
     responses.post(f"{URL}/send/message", body=requests.ConnectionError("refused"))
-    with pytest.raises(TransportError, match="refused"):
+    with pytest.raises(TransportError, match="refused") as raised:
         postal.send(Message("Hi", "a@b.c", body="x"))
+    assert raised.value.maybe_sent is False
+
+
+@responses.activate
+def test_responses_can_let_an_answer_time_out(postal: Postal) -> None:
+    responses.post(f"{URL}/send/message", body=requests.ReadTimeout("slow"))
+    with pytest.raises(TransportError, match="slow") as raised:
+        postal.send(Message("Hi", "a@b.c", body="x"))
+    assert raised.value.maybe_sent is True
+    assert len(responses.calls) == 1
 
 
 @responses.activate

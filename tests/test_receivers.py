@@ -21,7 +21,7 @@ from flask_postal.webhooks.dedupe import LEASE, Delivery, MemoryCache
 from flask_postal.webhooks.dispatch import Dispatched, dispatch
 from flask_postal.webhooks.tracking import parse_tracking
 
-from .captures import Recorded
+from .captures import DKIM_RECORD, Recorded
 from .conftest import MakeApp
 
 SENT = Recorded.load("webhooks/MessageSent")
@@ -192,6 +192,23 @@ def test_nothing_hides_why_a_mail_was_not_sent(app: Flask) -> None:
         app.extensions["postal"].send(Message("x", ["a@b.c"]))
 
 
+async def async_receiver(app: Flask, message: Message, **extra: Any) -> None:
+    ran_in_loop.append(message.subject)
+
+
+ran_in_loop: list[Any] = []
+
+
+def test_async_receivers_run_where_send_is_called_in_an_event_loop(app: Flask) -> None:
+    async def main() -> None:
+        with app.app_context():
+            app.extensions["postal"].send(Message("x", ["a@b.c"], body="x"))
+
+    with message_sent.connected_to(async_receiver, sender=app):
+        asyncio.run(main())
+    assert ran_in_loop == ["x"]
+
+
 # ---- marks and leases that nobody of us wrote
 
 
@@ -217,6 +234,17 @@ def test_a_mark_of_ours_counts(status: int) -> None:
     delivery.done(status)
     delivery.mark("receiver", status)
     assert (delivery.handled(), delivery.has_done("receiver")) == (status, status)
+
+
+def test_a_clock_that_is_a_little_ahead_keeps_its_lease() -> None:
+    now = 1000.0
+    cache = MemoryCache(lambda: now)
+    ahead = Delivery(cache, "x", lambda: now + 5)
+    delivery = Delivery(cache, "x", lambda: now)
+    assert ahead.lease() is True
+    assert delivery.lease() is False
+    ahead.release()
+    assert delivery.lease() is True
 
 
 def test_no_lease_holds_for_longer_than_two_minutes() -> None:
@@ -274,6 +302,20 @@ def test_what_the_app_does_at_the_end_of_an_answer_changes_nothing(
 
 
 def first(app: Flask, event: Any, **extra: Any) -> None: ...
+
+
+def test_a_middleware_may_copy_the_environment() -> None:
+    app = Flask("tests")
+    app.config.update(POSTAL_WEBHOOK_KEY=DKIM_RECORD)
+    inner = app.wsgi_app
+
+    def copying(environ: Any, start_response: Any) -> Any:
+        return inner(dict(environ), start_response)
+
+    app.wsgi_app = copying  # type: ignore[method-assign]
+    app.register_blueprint(Postal(app).blueprint)
+    connect(app, first)
+    assert SENT.post(app.test_client()).status_code == 200
 
 
 def test_a_lazy_middleware_is_closed() -> None:

@@ -214,6 +214,8 @@ def test_errors_name_the_settings_of_the_server_they_are_about() -> None:
         ({"MAIL_SUPPRESS_SEND": False, "TESTING": True}, True),
         ({"POSTAL_SUPPRESS_SEND": True}, True),
         ({"TESTING": True}, True),
+        ({"MAIL_SUPPRESS_SEND": ""}, False),
+        ({"MAIL_SUPPRESS_SEND": "perhaps", "POSTAL_SUPPRESS_SEND": "1"}, True),
         ({}, False),
     ],
 )

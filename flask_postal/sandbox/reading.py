@@ -14,7 +14,7 @@ from secrets import token_hex
 from typing import TypeVar
 
 from ..address import Address
-from ..values import as_line
+from ..values import as_subject
 from ..webhooks.mail.addresses import read_addresses
 from ..webhooks.mail.charsets import decode
 from ..webhooks.mail.encoded import EncodedMail
@@ -91,6 +91,10 @@ class PostalMail:
         """Return the last of some headers, decoded, in one line."""
         value = self._last(name)
         return None if value is None else _decoded(value)
+
+    def all_headers(self) -> dict[str, list[str]]:
+        """Return all headers, decoded: lower-case name -> values."""
+        return {name: list(map(_decoded, v)) for name, v in self._headers.items()}
 
     def all_addresses(self, name: str) -> list[str]:
         """Return the bare addresses of all headers of a name."""
@@ -177,7 +181,7 @@ def _safely(read: Callable[[], T], default: T) -> T:
 
 
 def _decoded(value: str) -> str:
-    return as_line(_safely(lambda: decode_words(value), value)) or ""
+    return as_subject(_safely(lambda: decode_words(value), value)) or ""
 
 
 def _addresses(value: str) -> list[Address]:

@@ -15,8 +15,10 @@ class RefusedError(Exception):
 
     def __init__(self, code: str | None, message: str | None, **more: Any) -> None:
         super().__init__(message)
-        self.status = "error" if code else "parameter-error"
-        self.data = {"message": message, **more} if message else dict(more)
+        self.status: str = "error" if code else "parameter-error"
+        self.data: dict[str, Any] = dict(more)
+        if message:
+            self.data = {"message": message, **more}
         if code:
             self.data["code"] = code
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from .reading import PostalMail, base64_lines, read_mail
+from .reading import PostalMail, base64_lines
 from .store import Mail, Store
 
 __all__ = ["describe", "describe_deliveries"]
@@ -100,10 +100,7 @@ def _attachments(store: Store, mail: Mail) -> list[dict[str, Any]]:
 
 
 def _headers(store: Store, mail: Mail) -> dict[str, list[str]]:
-    headers: dict[str, list[str]] = {}
-    for name, value in read_mail(_raw(mail)).headers:
-        headers.setdefault(name.lower(), []).append(value)
-    return headers
+    return PostalMail(_raw(mail)).all_headers()
 
 
 def _activity(store: Store, mail: Mail) -> dict[str, Any]:

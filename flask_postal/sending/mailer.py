@@ -1,4 +1,4 @@
-"""The way of a message: complete it, announce it, prepare it, deliver it, tell.
+"""Send pipeline: merge defaults, render, emit signals, check, call the API, report.
 
 :meth:`.Postal.send` is :meth:`Mailer.send`.
 """

@@ -25,6 +25,7 @@ __all__ = ["build_mime"]
 _MAX_LINE = 900
 #: Characters after which a header is folded, as RFC 5322 asks for.
 _FOLDED = 76
+_CHARSET = re.compile(r";\s*charset\s*=\s*(?:\"[^\"]*\"|[^;\s]*)", re.IGNORECASE)
 _ESCAPED = re.compile(r'["\\]')
 # What Postal takes for a text, wherever in a Content-Type it stands.
 _LIKE_TEXT = re.compile("text/(?:html|plain)")
@@ -154,8 +155,8 @@ def _multipart(subtype: str, parts: list[_Part]) -> _Part:
 
 
 def _text(text: str, media_type: str) -> _Part:
-    if "charset=" not in media_type.lower():
-        media_type = f'{media_type}; charset="utf-8"'
+    # Whatever charset an alternative claims: this is what it is written in.
+    media_type = f'{_CHARSET.sub("", media_type)}; charset="utf-8"'
     data = text.replace("\r\n", "\n").replace("\r", "\n").encode()
     if data.isascii() and b"\0" not in data and _longest_line(data) <= _MAX_LINE:
         encoding, body = "7bit", data.replace(b"\n", b"\r\n")

@@ -23,7 +23,7 @@ def render_templates(message: Message, app: Flask) -> None:
     :raises MessageError: if there is no template of that name.
     """
     name = plain_text(message.template, "template")
-    context = dict(message.context)
+    context = {str(name): value for name, value in message.context.items()}
     found = False
     for ending, field in PARTS.items():
         path = f"{name}.{ending}"

@@ -121,7 +121,7 @@ class Transport:
                 raise departure.error
             if isinstance(outcome, Answer):
                 return outcome
-            if departure.begun or not outcome.again or attempt >= self._connect_retries:
+            if outcome.begun or not outcome.again or attempt >= self._connect_retries:
                 return outcome
             _sleep(0.2 * 2**attempt)
             attempt += 1
@@ -139,10 +139,11 @@ class Transport:
         # A plain dict: urllib3 asks for nothing more.
         request.headers = {**headers, "Content-Length": str(length)}  # type: ignore[assignment]
         request.body = departure
-        if HTTPAdapter.send.__module__ != "requests.adapters":
-            # A mock of requests ("responses"), which looks into headers and body.
+        # A mock of requests ("responses"), which looks into headers and body.
+        mocked = HTTPAdapter.send.__module__ != "requests.adapters"
+        if mocked:
             request.headers = CaseInsensitiveDict(request.headers)
-            request.body = b"".join(departure)
+            request.body = departure.whole()
         try:
             response = self._adapter.send(
                 request,
@@ -153,7 +154,10 @@ class Transport:
                 return Answer(response.status_code, response.content)
             return _read(response)
         except (requests.RequestException, HTTPError, OSError) as error:
-            return Failure.of(error, begun=departure.begun)
+            begun = departure.begun or (
+                mocked and not isinstance(error, requests.ConnectionError)
+            )
+            return Failure.of(error, begun=begun)
 
 
 class _Adapter(HTTPAdapter):
@@ -212,7 +216,7 @@ class _Answered(HTTPResponse):
 
 
 class _Kept:
-    """A connection that is fit for being kept.
+    """Keep-alive connection that expires before Postal closes its side.
 
     It counts as closed when it has been idle for too long: a server that closes it just
     as we write would leave us in doubt about a mail. And it sends the head of a request

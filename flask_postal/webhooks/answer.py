@@ -11,7 +11,7 @@ __all__ = ["MADE", "Made", "answer", "log_and_answer", "new_reference"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: Where in the WSGI environment a view puts what it made, a :class:`Made`.
+#: Where in the WSGI environment a view adds what it made to a list, a :class:`Made`.
 MADE = "flask_postal.answer"
 
 

@@ -27,6 +27,8 @@ SLOW = 0.5
 
 #: Seconds for which a delivery belongs to one request. A worker that dies frees it so.
 LEASE = 120
+#: Seconds by which the clock of another worker may be ahead.
+SKEW = 30
 #: Seconds for which a handled delivery is remembered; Postal retries mail for 31 hours.
 KEPT = 48 * 3600
 #: How a delivery, or a receiver's part of it, is answered once it is settled.
@@ -164,9 +166,8 @@ class Delivery:
         held = self._ask("get", key)
         now = self._clock()  # later than the other request, which has read its own
         if isinstance(held, (int, float)) and held > now:
-            if held > now + LEASE:
-                # By a clock that is ahead of ours, or by no clock: shortened, so that
-                # the delivery is free in two minutes.
+            if held > now + LEASE + SKEW:
+                # Not written by us: cap the lease at two minutes from now.
                 self._ask("set", key, now + LEASE, LEASE)
             return False
         # Expired, whatever the backend thinks of it; or a cache that adds nothing and

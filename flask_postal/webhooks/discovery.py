@@ -95,8 +95,8 @@ class DiscoveredKeys:
                     return attempt
                 if now - attempt.begun < PAUSE and attempt.done.is_set():
                     return None
-            # No attempt, one of which nothing will come, or one of the process that
-            # this one was forked from, whose thread is not here.
+            # No attempt, an attempt that has hung, or one of the process that this one
+            # was forked from, whose thread is not here.
             self._attempt = attempt = _Attempt(now)
         # In a thread of its own: a request that needs no new key does not wait for
         # it, and one that does only for a while, however slow the server is.

@@ -1,6 +1,6 @@
-"""Hands an event to its receivers. There is no request in sight.
+"""Calls the receivers of an event.
 
-A queue or a replay can call :func:`dispatch` too.
+Needs no request context, so that queues and replays can use :func:`dispatch` too.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def _call(
         return Dispatched.FAILED
     except BaseException as error:  # noqa: BLE001
         # Whatever it raises, it has not done its work: Postal comes again. What would
-        # end the request, or the process, waits until the others have run; an async
-        # receiver that was cancelled is no such thing.
+        # end the request, or the process, waits until the others have run. A cancelled
+        # async receiver counts as an ordinary failure: it must not end the request.
         _log.exception("receiver %s failed", _label(receiver))
         if not isinstance(error, (Exception, asyncio.CancelledError)):
             interrupts.append(error)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -31,8 +31,9 @@ _BROKEN_CODE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ATTACHMENT = re.compile(r"attachments\[(\d{1,4})\]\[(\w{1,20})\]")
 #: Fields of a form that are read; the largest mails have a few hundred.
 _MAX_FIELDS = 10_000
-#: Bytes at the beginning and at the end of a mail in base64 that, with its length, tell
-#: it from all others of the same number: its Received headers with their times.
+#: Bytes at the beginning and at the end of a mail in base64 that, with its envelope and
+#: its length, tell it from others of the same number, which a second mail server may
+#: give: the Received headers with their times are among them.
 _SAMPLE = 32 * 1024
 
 
@@ -46,12 +47,12 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
     """
     form = content_type == FORM
     mail: EncodedMail | None = None
-    digest: Callable[[], str] = str
+    text = memoryview(b"")
     if form:
         fields = _read_form(body)
     elif cut := cut_out(body):
         rest, text = cut
-        mail, digest = EncodedMail(text=text), partial(_digest, text)
+        mail = EncodedMail(text=text)
         fields = read_json(rest)
         if fields.get("message") != "":  # there is a second one
             fields, mail = read_json(body), None
@@ -68,7 +69,7 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
     if isinstance(message, str):
         if mail is None:
             mail = decode(message)
-            digest = partial(_digest, message.replace("\n", "\\n").encode())
+            text = memoryview(message.replace("\n", "\\n").encode())
         source, name = RawMail(mail, null_sender=sender is None), f"raw-{kind}"
     elif token:
         source, name = HashMail(fields, null_sender=sender is None), f"hash-{kind}"
@@ -84,17 +85,17 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
         token=token,
         timestamp=utc_time(_float(fields.get("timestamp"))),
         format=name,
-        digest=digest,
+        digest=partial(_digest, text, f"{sender}:{fields.get('rcpt_to')}"),
     )
 
 
-def _digest(text: bytes | memoryview) -> str:
+def _digest(text: bytes | memoryview, envelope: str) -> str:
     """Tell a mail in base64 from others, in a time that does not grow with it.
 
     Retries of the raw formats are byte for byte the same. The signature would be a
     digest too, but not the same one after Postal has got a new key.
     """
-    digest = hashlib.sha256(b"%d:" % len(text))
+    digest = hashlib.sha256(f"{envelope}:{len(text)}:".encode("utf-8", "replace"))
     digest.update(text[:_SAMPLE])
     digest.update(text[-_SAMPLE:])
     return digest.hexdigest()

@@ -2,8 +2,9 @@
 
 A login page, a CSRF check, a rate limiter or a friendly error page would lose mail: to
 Postal a redirect or a 400 is a failure for good, and a 200 a delivery. The net is a
-WSGI middleware around all of the app: after_request functions, the session and teardown
-functions have run when it sends what the view made.
+WSGI middleware. It sends the view's response after the after_request functions, the
+session and the teardown functions have run, so none of them can change it. Middleware
+that the app puts around it later is out of its reach.
 """
 
 from __future__ import annotations
@@ -44,21 +45,22 @@ class Net:
     ) -> Iterable[bytes]:
         """Pass a request on, and look at the answer if the request is ours."""
         started = False
+        # A list, which a middleware that copies the environment passes on.
+        made_here: list[Made] = environ.setdefault(MADE, [])
 
         def start(status: str, headers: Any, exc_info: Any = None) -> Any:
             nonlocal started
             started = True
-            made: Made | None = environ.get(MADE)
-            if made is None:
+            if not made_here:
                 if not self._is_ours(environ):
                     return start_response(status, headers, exc_info)
-                environ[MADE] = _refuse(environ, status)
-            elif not status.startswith(str(made.status)):
+                made_here.append(_refuse(environ, status))
+            elif not status.startswith(str(made_here[-1].status)):
                 _log.error(
                     "%s: the app made HTTP %s of our %d; ours is sent",
                     ascii(environ.get("PATH_INFO")),
                     ascii(status),
-                    made.status,
+                    made_here[-1].status,
                 )
             return _discard
 
@@ -71,15 +73,15 @@ class Net:
                 iterable = ClosingIterator(whole, getattr(iterable, "close", None))
         except Exception:
             # After the view: a teardown_request function, in most cases.
-            if MADE not in environ:
+            if not made_here:
                 raise
             _log.exception(
                 "%s: the app raised after our answer was made; ours is sent",
                 ascii(environ.get("PATH_INFO")),
             )
-        made: Made | None = environ.get(MADE)
-        if made is None:
+        if not made_here:
             return iterable
+        made = made_here[-1]
         _close(iterable)
         start_response(made.line, made.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else made.content

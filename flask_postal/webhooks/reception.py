@@ -123,7 +123,7 @@ def receive(postal: Postal, hook: Hook) -> Response:
         reference = new_reference()
         _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
         response = answer(500, f"unexpected error [{reference}]")
-    req.environ[MADE] = Made(response)
+    req.environ.setdefault(MADE, []).append(Made(response))
     return response
 
 

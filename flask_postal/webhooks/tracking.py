@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import PayloadError
 from ..outcome import EventType, read_outcome, redact_all
-from ..values import as_dict, as_int, as_line, as_str, utc_time
+from ..values import as_dict, as_int, as_line, as_str, as_subject, utc_time
 from .events import ServerEvent, TrackingEvent
 from .payload import read_json
 
@@ -72,7 +72,7 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
         "message_id": as_line(get("message_id")),
         "recipient": as_line(get("to")),
         "sender": as_line(get("from")),
-        "subject": as_line(get("subject")),
+        "subject": as_subject(get("subject")),
         "esp_event": redact_all(content) if _may_hold_url(body) else content,
         "dedupe_key": event_id or hashlib.sha256(body).hexdigest(),
     }

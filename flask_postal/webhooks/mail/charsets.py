@@ -135,7 +135,7 @@ def codec_of(label: str | None) -> str | None:
     """
     if not label or len(label) > 60:
         return None
-    return _CODECS.get(re.sub(r"[^a-z0-9]", "", label.lower()))
+    return _CODECS.get(_plain(label))
 
 
 def decode(data: bytes, label: str | None) -> tuple[str, str | None]:
@@ -154,7 +154,9 @@ def decode(data: bytes, label: str | None) -> tuple[str, str | None]:
     if codec is None and label:
         problem = f"unknown charset {label[:60]!a}"
     for bom, meant in _BOMS:
-        if data.startswith(bom) and (codec is None or meant[:6] == codec[:6]):
+        if data.startswith(bom) and (
+            codec is None or meant[:6] == codec[:6] or _is_ascii(label or "")
+        ):
             return _decode(data[len(bom) :], meant)
     if codec is None or (label and _is_ascii(label)):
         return guess(data), problem
@@ -175,7 +177,11 @@ def guess(data: bytes) -> str:
 
 
 def _is_ascii(label: str) -> bool:
-    return re.sub(r"[^a-z0-9]", "", label.lower()) in _ASCII
+    return _plain(label) in _ASCII
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", label[:60].lower())
 
 
 def is_like_ascii(label: str | None) -> bool:
@@ -239,7 +245,7 @@ def _iso_2022_jp(data: bytes) -> str:
         pass
     if data.count(b"\x1b") > _MAX_PIECES:
         return data.decode("iso2022_jp", "replace")
-    text, end = "", 0
+    end = 0
     pieces = []
     for match in _KANJI.finditer(data):
         pieces.append(_single_bytes(data[end : match.start()]))
@@ -248,7 +254,7 @@ def _iso_2022_jp(data: bytes) -> str:
         pieces.append(pairs.decode("utf-16-be", "replace").translate(_jis_x_0208()))
         end = match.end()
     pieces.append(_single_bytes(data[end:]))
-    return text.join(pieces)
+    return "".join(pieces)
 
 
 def _single_bytes(data: bytes) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +13,7 @@ from ...address import Address
 from ...values import as_bool, as_dict, as_line, as_str
 from .addresses import author_of, read_addresses
 from .attachment import InboundAttachment
+from .headers import read_date
 from .kinds import STATUS_TYPES
 from .parameters import read_parameters
 
@@ -72,11 +72,7 @@ class HashMail:
         return author_of(self.header("from") or "", encoded=False)
 
     def date(self) -> datetime | None:
-        value = self._value("date")
-        if not value:
-            return None
-        date = parsedate_to_datetime(value[:200])
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
+        return read_date(self._value("date"))
 
     def text(self) -> str | None:
         text = as_str(self._fields.get("plain_body"))

@@ -8,11 +8,13 @@ Where one does not, as much as possible is kept: the obsolete ``From : x`` is a 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from .charsets import guess
 
-__all__ = ["HeaderBlock", "read_headers"]
+__all__ = ["HeaderBlock", "read_date", "read_headers"]
 
 #: Bytes of a mail's or a part's headers that are read, and how many headers.
 MAX_BYTES, MAX_FIELDS = 1024 * 1024, 10_000
@@ -92,3 +94,14 @@ def _text(value: bytes) -> str:
     if "\n" in text:
         text = _FOLD.sub("", text)
     return text.strip(" \t\r\n")
+
+
+def read_date(value: str | None) -> datetime | None:
+    """Read a Date header; ``None`` if there is none.
+
+    :raises ValueError: if it is no date, and whatever else the parser raises.
+    """
+    if not value:
+        return None
+    date = parsedate_to_datetime(value[:200])
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

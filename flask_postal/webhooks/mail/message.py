@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from ...address import Address
+from ...address import Address, is_sendable
 from ...values import as_line
 from . import kinds
 from .attachment import InboundAttachment
@@ -236,7 +236,8 @@ class InboundMessage:
         if self._source.null_sender or self.is_auto_reply or self.from_email is None:
             return False
         return all(
-            kinds.may_be_answered(
+            is_sendable(address.addr_spec)  # not an address literal
+            and kinds.may_be_answered(
                 self.header, sender=address, recipient=self.envelope_recipient
             )
             for address in (self.from_email, *self.reply_to[:1])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import cached_property
 
 from ...address import Address
@@ -13,7 +12,7 @@ from . import kinds
 from .addresses import author_of, read_addresses
 from .attachment import InboundAttachment
 from .encoded import EncodedMail
-from .headers import HeaderBlock, read_headers
+from .headers import HeaderBlock, read_date, read_headers
 from .structure import Part, cut
 from .words import decode_words
 
@@ -107,11 +106,7 @@ class RawMail:
         return author_of(value, encoded=True) if value else None
 
     def date(self) -> datetime | None:
-        value = self._by_name.get("date")
-        if not value:
-            return None
-        date = parsedate_to_datetime(value[:200])
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
+        return read_date(self._by_name.get("date"))
 
     def _verdict(self, name: str) -> str | None:
         """A header that Postal put above the first Received header.

@@ -115,7 +115,10 @@ def strip_reply(text: str) -> str:
         kept.append(full)
     if not ended and len(text) > sum(map(len, lines)) + len(lines):
         return text.strip("\n \t")  # too long to tell
-    if not (quoted or ended):
+    if not (quoted or ended) or (
+        ended and not quoted and not any(map(str.strip, kept))
+    ):
+        # Nothing is quoted, or nothing stands above what looks like it.
         return text.strip("\n \t")
     stripped = "\n".join(kept).strip("\n \t")
     if stripped and quoted <= _OWN_QUOTES and not (introduced or ended):
@@ -135,7 +138,10 @@ def _ends_here(lines: list[str], index: int, line: str) -> bool:
         following = _following(lines, index)
         others = sum(bool(_OTHER.match(n)) for n in following)
         has_subject = any(_SUBJECT.match(n) for n in following)
-        return others >= 1 and (has_subject or (others >= 2 and "@" in line))
+        dated = any(_DATE.search(n) for n in following)
+        return others >= 1 and (
+            (has_subject and (dated or "@" in line)) or (others >= 2 and "@" in line)
+        )
     if _RULE.match(line):
         return any(_FROM.match(n) and "@" in n for n in _following(lines, index)[:2])
     return _introduces(lines, index, line)
