@@ -291,17 +291,10 @@ def _sandboxs_urls(postal: Postal, paths: dict[str, str]) -> Iterator[Finding]:
     """Compare where the sandbox posts to with the app's own webhooks."""
     import requests
 
-    settings = postal.settings
+    from .sandbox_control import call_sandbox
+
     try:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy between us and loopback
-            answer = session.post(
-                f"{settings.api_url}/sandbox/urls",
-                json={},
-                headers={"X-Server-API-Key": str(settings.api_key)},
-                timeout=5,
-            )
-            urls = answer.json()
+        urls = call_sandbox(postal.settings, "urls", {}, timeout=5).json()
     except (requests.RequestException, ValueError):
         return  # that it does not run has been said
     for name, path in sorted(paths.items()):

@@ -339,24 +339,19 @@ def _ask_sandbox(
     """Call the sandbox that the app sends to."""
     import requests
 
+    from .sandbox_control import call_sandbox
+
     settings = postal.settings
     if not (settings.uses_sandbox and settings.api_is_loopback):
         raise click.ClickException(
             f"{settings.prefix}API_URL and _API_KEY are not a sandbox's; run"
             " `flask postal sandbox` and use the settings that it prints"
         )
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy between us and loopback
-        try:
-            response = session.post(
-                f"{settings.api_url}/sandbox/{path}",
-                json=content,
-                headers={"X-Server-API-Key": str(settings.api_key)},
-                timeout=30,
-            )
-            answer = response.json() if response.content else {}
-        except requests.RequestException:
-            raise _no_sandbox(postal) from None
+    try:
+        response = call_sandbox(settings, path, content)
+        answer = response.json() if response.content else {}
+    except requests.RequestException:
+        raise _no_sandbox(postal) from None
     if not response.ok:
         said = answer.get("error") or f"HTTP {response.status_code}"
         raise click.ClickException(f"the sandbox refused: {said}")

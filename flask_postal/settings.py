@@ -146,10 +146,13 @@ def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
     known = [*(name.upper() for name in Settings.__slots__ if name != "prefix")]
     known[known.index("WEBHOOK_SECRETS")] = "WEBHOOK_SECRET"
     known.append("SUPPRESS_SEND")
+    endings = tuple(f"_{name}" for name in known)
     for key in config:
+        if not str(key).startswith(prefix):
+            continue
         name = key.removeprefix(prefix)
         # POSTAL_MARKETING_API_URL belongs to Postal(name="marketing").
-        if name in (key, *known) or name.endswith(tuple(f"_{k}" for k in known)):
+        if name in known or name.endswith(endings):
             continue
         from difflib import get_close_matches  # 3 ms that most apps never need
 

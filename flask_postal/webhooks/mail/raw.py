@@ -148,9 +148,7 @@ class RawMail:
         roles = _Roles()
         alone = len(self._parts) == 1
         for part in self._parts:
-            kind = part.kind
-            if kind.startswith("multipart/"):  # in name only
-                kind = "text/plain"
+            kind = part.role_type
             attached = part.disposition == "attachment"
             if (
                 kind in _TEXTS
@@ -211,9 +209,6 @@ class RawMail:
 
 
 def _attachment(part: Part) -> InboundAttachment:
-    content_type = part.content_type
-    if content_type.startswith("multipart/"):  # in name only
-        content_type = "text/plain"
     return InboundAttachment(
-        part.filename, content_type, part.content(), part.content_id
+        part.filename, part.content_type, part.content(), part.content_id
     )

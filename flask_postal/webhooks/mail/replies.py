@@ -92,8 +92,8 @@ def strip_reply(text: str) -> str:
     head = text[:MAX_TEXT]
     lines = head.split("\n", MAX_LINES)[:MAX_LINES]
     kept: list[str] = []
-    quoted = introduced = ended = 0
-    in_quote = False
+    quoted = introduced = 0
+    in_quote = ended = False
     for index, full in enumerate(lines):
         line = full[:MAX_LINE].rstrip()
         if _QUOTED.match(line):
@@ -107,22 +107,20 @@ def strip_reply(text: str) -> str:
         if line:
             in_quote = False
             if _ends_here(lines, index, line):
-                ended = 1
+                ended = True
                 break
             if _SENT_FROM.match(line):
-                ended = 1
+                ended = True
                 continue
         kept.append(full)
+    whole = text.strip("\n \t")
     if not ended and len(text) > sum(map(len, lines)) + len(lines):
-        return text.strip("\n \t")  # too long to tell
-    if not (quoted or ended) or (
-        ended and not quoted and not any(map(str.strip, kept))
-    ):
-        # Nothing is quoted, or nothing stands above what looks like it.
-        return text.strip("\n \t")
+        return whole  # too long to tell
     stripped = "\n".join(kept).strip("\n \t")
+    if not quoted and not (ended and stripped):
+        return whole  # nothing is quoted, or nothing stands above what looks like it
     if stripped and quoted <= _OWN_QUOTES and not (introduced or ended):
-        return text.strip("\n \t")
+        return whole
     return stripped
 
 

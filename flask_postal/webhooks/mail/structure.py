@@ -91,9 +91,15 @@ class Part:
         return self._type.value or "text/plain"
 
     @property
+    def role_type(self) -> str:
+        """The media type by which its place in the mail is decided: a multipart in
+        name only is a text."""
+        return "text/plain" if self.kind.startswith("multipart/") else self.kind
+
+    @property
     def content_type(self) -> str:
         """The media type that its author claims, or ``application/octet-stream``."""
-        return self._type.value or "application/octet-stream"
+        return self.role_type if self._type.value else "application/octet-stream"
 
     @property
     def disposition(self) -> str:
