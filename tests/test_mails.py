@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flask_postal
 from flask_postal import Address, Message, MessageError
 from flask_postal.address import parse_address
 from flask_postal.webhooks.inbound import FORM, parse_inbound
@@ -405,6 +407,26 @@ def test_an_author_is_somebody_a_message_can_be_sent_to(value: str) -> None:
         if address is not None and not address.addr_spec.endswith("]"):
             Message("x", [address], body="x", sender=address)
             parse_address(address, "sender")
+
+
+@pytest.mark.parametrize("value", ["a@b.c.", "Ana <a@b.c.>"])
+def test_a_domain_with_a_dot_at_its_end_is_no_address(value: str) -> None:
+    # Python before 3.11.5 took the dot along (gh-106052).
+    assert author_of(value, encoded=True) is None
+    assert read_addresses(value, encoded=True) == []
+
+
+def test_patterns_repeat_no_group_possessively() -> None:
+    """Python before 3.11.5 does not go back to where such a group began to fail."""
+    package = Path(flask_postal.__file__).parent
+    lines = [
+        (path.name, line)
+        for path in package.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(r"\)(?:[*+?]|\{[0-9,]+\})\+", line)
+    ]
+    # Its group begins with two plain characters and then can't fail.
+    assert [name for name, line in lines] == ["headers.py"]
 
 
 # ---- charsets, words, parameters

@@ -31,19 +31,21 @@ MAX_INTERNATIONAL = 30
 # "Ana Lima <ana@example.com>", "Lima, Ana" <ana@example.com>, ana@example.com
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}+(?<!-)"
-_SPEC = rf"{_ATOM}(?:\.{_ATOM})*+@{_LABEL}(?:\.{_LABEL})*+"
+_SPEC = rf"{_ATOM}(?>(?:\.{_ATOM})*)@{_LABEL}(?>(?:\.{_LABEL})*)"
 _USUAL = re.compile(
-    rf'(?:(?:"([^"\\\r\n]++)"|({_ATOM}(?: {_ATOM})*+)) <({_SPEC})>|({_SPEC}))'
+    rf'(?:(?:"([^"\\\r\n]++)"|({_ATOM}(?>(?: {_ATOM})*))) <({_SPEC})>|({_SPEC}))'
     r"(?:, ?|\Z)"
 )
 # What divides entries, and what hides such characters.
-_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"|\\.|[(),;<>]', re.DOTALL)
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
-_GROUP = re.compile(r"\s*(?:\"(?:[^\"\\]|\\.)*+\"|[^\"<>@,;:\[\]()])*+:(?!\S*+//)")
+_MARK = re.compile(r'"(?>(?:[^"\\]|\\.)*)"|\\.|[(),;<>]', re.DOTALL)
+_QUOTED = re.compile(r'"((?>(?:[^"\\]|\\.)*))"', re.DOTALL)
+_GROUP = re.compile(
+    r"\s*(?>(?:\"(?>(?:[^\"\\]|\\.)*)\"|[^\"<>@,;:\[\]()])*):(?!\S*+//)"
+)
 _AROUND_AT = re.compile(r"[ \t]{1,20}@[ \t]{0,20}|@[ \t]{1,20}")
 _ROUTE = re.compile(r"\s*@[^:]*:")
 _RELAYS = re.compile(r"\s*@[\w.-]{1,200}(?:\s*,\s*@[\w.-]{1,200}){0,20}\s*:")
-_LITERAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@\[[0-9A-Za-z:.]{{1,60}}\]", re.ASCII)
+_LITERAL = re.compile(rf"{_ATOM}(?>(?:\.{_ATOM})*)@\[[0-9A-Za-z:.]{{1,60}}\]", re.ASCII)
 
 
 class _Entry(NamedTuple):

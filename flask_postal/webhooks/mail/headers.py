@@ -23,7 +23,8 @@ MAX_VALUE = 100_000
 #: Bytes of junk, in a row, behind which headers are looked for.
 MAX_JUNK = 1000
 
-# A name, and a value with the lines that continue it.
+# A name, and a value with the lines that continue it. Repeating a group possessively is
+# right before Python 3.11.5 only where, as here, the group fails at a plain character.
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?")
 _BLANK = re.compile(rb"\r*\n")
 _END = re.compile(rb"\n\r*\n")

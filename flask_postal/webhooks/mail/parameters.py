@@ -25,9 +25,9 @@ _WORD = re.compile(rf"\s*({_CHARACTER}*)", re.ASCII)
 _KNOWN = "charset|boundary|name|filename|format|delsp|type|report-type|size|method"
 _PARAMETER = re.compile(
     rf"""(?:(?<=[;\s])|^)([^\s;="]{{1,100}}+)\s*+=\s*+
-    ("(?:[^"\\]|\\.)*+"
+    ("(?>(?:[^"\\]|\\.)*)"
     |"[^;]*+
-    |[^;\s]*+(?:\s++(?!(?:{_KNOWN})[*0-9]*+\s*+=)[^;\s]++)*+)""",
+    |[^;\s]*+(?>(?:\s++(?!(?:{_KNOWN})[*0-9]*+\s*+=)[^;\s]++)*))""",
     re.DOTALL | re.VERBOSE | re.IGNORECASE,
 )
 _PIECE = re.compile(r"([^*]+)\*(?:(\d{1,3})(\*)?)?")
