@@ -291,7 +291,7 @@ def _sandboxs_urls(postal: Postal, paths: dict[str, str]) -> Iterator[Finding]:
     """Compare where the sandbox posts to with the app's own webhooks."""
     import requests
 
-    from .sandbox_control import call_sandbox
+    from .sandbox_client import call_sandbox
 
     try:
         urls = call_sandbox(postal.settings, "urls", {}, timeout=5).json()

@@ -250,8 +250,8 @@ def trigger_command(
 
     postal = _postal(name)
     if event == "inbound":
-        from .sandbox.reading import read_mail
-        from .sandbox.write import compose_mail
+        from .sandbox.compose import compose_mail
+        from .sandbox.mail_reader import read_mail
 
         raw = (
             eml.read_bytes()
@@ -339,7 +339,7 @@ def _ask_sandbox(
     """Call the sandbox that the app sends to."""
     import requests
 
-    from .sandbox_control import call_sandbox
+    from .sandbox_client import call_sandbox
 
     settings = postal.settings
     if not (settings.uses_sandbox and settings.api_is_loopback):

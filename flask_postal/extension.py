@@ -13,9 +13,9 @@ from flask import Blueprint, Flask, current_app, has_app_context
 
 from .cli import postal_cli
 from .errors import ConfigurationError
-from .sending.mailer import Mailer
 from .sending.message import Message
-from .sending.prepare import Prepared
+from .sending.payload import Prepared
+from .sending.pipeline import SendPipeline
 from .sending.result import SendResult
 from .settings import Settings, read_suppressed, warn_of_misspelt
 from .signals import message_sent
@@ -23,7 +23,7 @@ from .signals import message_sent
 if TYPE_CHECKING:
     from .sending.batch import Progress, SendOutcome
     from .sending.stored import Delivery, MessageDetails
-    from .webhooks.inbox import Inbox
+    from .webhooks.state import WebhookState
 
 __all__ = ["Connection", "Postal"]
 
@@ -31,23 +31,23 @@ __all__ = ["Connection", "Postal"]
 class _Server:
     """State that one app keeps for one Postal server."""
 
-    def __init__(self, settings: Settings, mailer: Mailer) -> None:
+    def __init__(self, settings: Settings, mailer: SendPipeline) -> None:
         self.settings = settings
         self.mailer = mailer
-        self._inbox: Inbox | None = None
+        self._inbox: WebhookState | None = None
         self._lock = threading.Lock()
 
-    def webhooks(self) -> Inbox:
+    def webhooks(self) -> WebhookState:
         """Return the receiving side, made when it is needed.
 
         Created on first use, so that apps without webhooks don't import cryptography.
         """
         if self._inbox is None:
-            from .webhooks.inbox import Inbox
+            from .webhooks.state import WebhookState
 
             with self._lock:
                 if self._inbox is None:
-                    self._inbox = Inbox(self.settings)
+                    self._inbox = WebhookState(self.settings)
         return self._inbox
 
 
@@ -95,7 +95,7 @@ class Postal:
         settings = Settings.from_config(app.config, f"{self.key.upper()}_")
         # Read when a mail is sent; a value that can't be read is better known now.
         read_suppressed(app.config, settings.prefix, testing=False)
-        server = _Server(settings, Mailer(self, settings))
+        server = _Server(settings, SendPipeline(self, settings))
         if settings.webhook_key is not None or settings.dedupe_cache != "memory":
             server.webhooks()  # so that a bad value is known now
         return server
@@ -284,12 +284,12 @@ class Postal:
         prefix = f"/postal/{self.name}" if self.name else "/postal"
         return create_blueprint(self, self.key, prefix)
 
-    def inbox(self, app: Flask) -> Inbox:
+    def inbox(self, app: Flask) -> WebhookState:
         """Return the receiving side of an app."""
         return self._of(app).webhooks()
 
     @property
-    def webhooks(self) -> Inbox:
+    def webhooks(self) -> WebhookState:
         """The receiving side of the current app."""
         return self.inbox(self._app())
 

@@ -23,10 +23,10 @@ from werkzeug.test import TestResponse
 from .errors import ConfigurationError
 from .extension import Postal
 from .sandbox import ManualClock, Sandbox, SigningKey
-from .sandbox.calls import Answer, app_host
-from .sandbox.reading import read_mail
+from .sandbox.mail_reader import read_mail
 from .sandbox.server import hook_urls
 from .sandbox.trigger import EVENTS
+from .sandbox.webhook_client import WebhookResponse, app_host
 from .sending.message import Message
 from .sending.result import RecipientStatus
 from .signals import message_sent
@@ -104,7 +104,7 @@ class _Failures(logging.Handler):
         logger.addHandler(self)
         call = sandbox.target
 
-        def watched(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        def watched(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
             self._current.body = body
             try:
                 return call(url, body, headers)
@@ -238,7 +238,7 @@ class WebhookClient:
         )
         return self._answer()
 
-    def _call(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def _call(self, url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         headers.pop("Authorization", None)
         with self._app.app_context():
             secrets = self._postal.settings.webhook_secrets
@@ -251,7 +251,7 @@ class WebhookClient:
             headers=headers,
             base_url=f"http://{app_host(self._app)}",
         )
-        return Answer(self._response.status_code, "")
+        return WebhookResponse(self._response.status_code, "")
 
     def _answer(self) -> TestResponse:
         response, self._response = self._response, None

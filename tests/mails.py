@@ -12,7 +12,7 @@ from email.message import EmailMessage
 from typing import Any
 
 from flask_postal import Message
-from flask_postal.sending.prepare import Prepared, prepare
+from flask_postal.sending.payload import Prepared, prepare
 from flask_postal.settings import Settings
 
 

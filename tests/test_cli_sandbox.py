@@ -16,7 +16,7 @@ from flask import Flask
 
 from flask_postal import Message, Postal
 from flask_postal.sandbox import ManualClock, Sandbox, SigningKey, compose_mail
-from flask_postal.sandbox.calls import call_url
+from flask_postal.sandbox.webhook_client import call_url
 
 from .captures import CAPTURES
 from .processes import free_port

@@ -22,7 +22,7 @@ from flask_postal import (
 )
 from flask_postal.webhooks import dedupe
 from flask_postal.webhooks import dispatch as dispatching
-from flask_postal.webhooks.dedupe import Delivery, MemoryCache, check_cache
+from flask_postal.webhooks.dedupe import CacheClaim, MemoryCache, check_cache
 from flask_postal.webhooks.dispatch import Dispatched, dispatch
 from flask_postal.webhooks.events import TrackingEvent
 from flask_postal.webhooks.tracking import parse_tracking
@@ -268,15 +268,15 @@ def test_dedupe_can_be_switched_off(make_app: MakeApp, tracking: list[Any]) -> N
 def test_a_crashed_worker_frees_its_lease(app: Flask) -> None:
     clock = Clock()
     cache = MemoryCache(clock)
-    crashed = Delivery(cache, "x", clock)
+    crashed = CacheClaim(cache, "x", clock)
     assert crashed.lease()
-    other = Delivery(cache, "x", clock)
+    other = CacheClaim(cache, "x", clock)
     clock.now += 119
     assert not other.lease()
     clock.now += 2
     assert other.lease()
     other.release()
-    assert Delivery(cache, "x", clock).lease()
+    assert CacheClaim(cache, "x", clock).lease()
 
 
 def test_a_lease_ends_at_its_own_deadline_whatever_the_backend_does() -> None:
@@ -290,21 +290,21 @@ def test_a_lease_ends_at_its_own_deadline_whatever_the_backend_does() -> None:
             return super().add(key, value, 10**9)
 
     cache = Forever(clock)
-    assert Delivery(cache, "x", clock).lease()
+    assert CacheClaim(cache, "x", clock).lease()
     clock.now += 121
-    assert Delivery(cache, "x", clock).lease()
-    assert not Delivery(cache, "x", clock).lease()
+    assert CacheClaim(cache, "x", clock).lease()
+    assert not CacheClaim(cache, "x", clock).lease()
 
 
 def test_who_lost_a_lease_does_not_give_back_the_next_ones() -> None:
     clock = Clock()
     cache = MemoryCache(clock)
-    slow, taker = Delivery(cache, "x", clock), Delivery(cache, "x", clock)
+    slow, taker = CacheClaim(cache, "x", clock), CacheClaim(cache, "x", clock)
     assert slow.lease()
     clock.now += 121
     assert taker.lease()
     slow.release()
-    assert not Delivery(cache, "x", clock).lease()
+    assert not CacheClaim(cache, "x", clock).lease()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

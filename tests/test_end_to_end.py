@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from flask_postal.sandbox import Clock, Sandbox, SigningKey, reply_to
-from flask_postal.sandbox.fates import FATES
-from flask_postal.sandbox.reading import read_mail
+from flask_postal.sandbox.mail_reader import read_mail
+from flask_postal.sandbox.scenarios import SCENARIOS
 
 from .processes import gunicorn
 
@@ -74,7 +74,7 @@ def world(tmp_path: Path, signing_key: SigningKey) -> Iterator[World]:
 
 
 def test_every_fate_arrives(world: World) -> None:
-    assert EXPECTED.keys() == {"ana", *FATES}
+    assert EXPECTED.keys() == {"ana", *SCENARIOS}
     sent = {}
     with ThreadPoolExecutor(4) as pool:
         addresses = [f"{name}+{n}@example.com" for name in EXPECTED for n in (1, 2)]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from flask_postal import Address, PayloadError
 from flask_postal.sandbox.traffic import SigningKey, serialize
 from flask_postal.webhooks.inbound import FORM, JSON, parse_inbound
-from flask_postal.webhooks.mail.encoded import EncodedMail, cut_out
+from flask_postal.webhooks.mail.base64_mail import Base64Mail, cut_out
 from flask_postal.webhooks.mail.message import InboundMessage
 from flask_postal.webhooks.mail.raw import RawMail
 
@@ -37,7 +37,7 @@ def load(name: str) -> Any:
 
 
 def mail(raw: bytes, **more: Any) -> InboundMessage:
-    return InboundMessage(RawMail(EncodedMail(raw=raw), **more))
+    return InboundMessage(RawMail(Base64Mail(raw=raw), **more))
 
 
 def everything(message: InboundMessage) -> dict[str, Any]:
@@ -523,7 +523,7 @@ def test_base64_in_lines_of_any_length_is_read() -> None:
     lines = [even[at : at + 60] for at in range(0, len(even), 60)]
     lines += [odd[at : at + 76] for at in range(0, len(odd), 76)]
     escaped = "".join(f"{line}\\n" for line in lines).encode()
-    assert EncodedMail(text=memoryview(escaped)).all() == raw
+    assert Base64Mail(text=memoryview(escaped)).all() == raw
 
 
 def body_of(raw: bytes, spoil: Any = None) -> bytes:

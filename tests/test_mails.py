@@ -17,13 +17,13 @@ from flask_postal.address import parse_address
 from flask_postal.webhooks.inbound import FORM, parse_inbound
 from flask_postal.webhooks.mail.addresses import author_of, read_addresses
 from flask_postal.webhooks.mail.attachment import InboundAttachment
+from flask_postal.webhooks.mail.base64_mail import Base64Mail
 from flask_postal.webhooks.mail.charsets import codec_of, decode
-from flask_postal.webhooks.mail.encoded import EncodedMail
+from flask_postal.webhooks.mail.encoded_words import decode_words
 from flask_postal.webhooks.mail.message import InboundMessage
 from flask_postal.webhooks.mail.parameters import read_parameters
 from flask_postal.webhooks.mail.raw import RawMail
 from flask_postal.webhooks.mail.replies import strip_reply
-from flask_postal.webhooks.mail.words import decode_words
 
 MAILS = Path(__file__).parent / "data" / "mails"
 ANA = Address("ana@example.com", "Ana")
@@ -33,7 +33,7 @@ PDF = ("application/pdf", b"PDF")
 
 def read(raw: bytes, *, null_sender: bool = False) -> InboundMessage:
     return InboundMessage(
-        RawMail(EncodedMail(raw=raw), null_sender=null_sender),
+        RawMail(Base64Mail(raw=raw), null_sender=null_sender),
         envelope_sender=None if null_sender else "ana@example.com",
         envelope_recipient="desk@example.org",
     )

@@ -17,7 +17,7 @@ from flask_postal import (
     send_failed,
     tracking_received,
 )
-from flask_postal.webhooks.dedupe import LEASE, Delivery, MemoryCache
+from flask_postal.webhooks.dedupe import LEASE, CacheClaim, MemoryCache
 from flask_postal.webhooks.dispatch import Dispatched, dispatch
 from flask_postal.webhooks.tracking import parse_tracking
 
@@ -77,7 +77,7 @@ def test_what_ends_a_process_waits_until_the_others_have_run(
             run(app, cache)
     assert sorted(ran) == ["after", "before"]
     # The lease was given back, and the event is not done.
-    delivery = Delivery(cache, f"postal\0TrackingEvent\0{EVENT.dedupe_key}")
+    delivery = CacheClaim(cache, f"postal\0TrackingEvent\0{EVENT.dedupe_key}")
     assert delivery.handled() is None
     assert delivery.lease() is True
 
@@ -230,7 +230,7 @@ def test_a_mark_that_says_nothing_counts_as_none(app: Flask, mark: Any) -> None:
 
 @pytest.mark.parametrize("status", [200, 406, 429])
 def test_a_mark_of_ours_counts(status: int) -> None:
-    delivery = Delivery(MemoryCache(), "x")
+    delivery = CacheClaim(MemoryCache(), "x")
     delivery.done(status)
     delivery.mark("receiver", status)
     assert (delivery.handled(), delivery.has_done("receiver")) == (status, status)
@@ -239,8 +239,8 @@ def test_a_mark_of_ours_counts(status: int) -> None:
 def test_a_clock_that_is_a_little_ahead_keeps_its_lease() -> None:
     now = 1000.0
     cache = MemoryCache(lambda: now)
-    ahead = Delivery(cache, "x", lambda: now + 5)
-    delivery = Delivery(cache, "x", lambda: now)
+    ahead = CacheClaim(cache, "x", lambda: now + 5)
+    delivery = CacheClaim(cache, "x", lambda: now)
     assert ahead.lease() is True
     assert delivery.lease() is False
     ahead.release()
@@ -250,7 +250,7 @@ def test_a_clock_that_is_a_little_ahead_keeps_its_lease() -> None:
 def test_no_lease_holds_for_longer_than_two_minutes() -> None:
     now = 1000.0
     cache = MemoryCache(lambda: now)
-    delivery = Delivery(cache, "x", lambda: now)
+    delivery = CacheClaim(cache, "x", lambda: now)
     cache.set(f"{delivery._key}:lease", 1e12, 10**9)
     assert delivery.lease() is False
     now += LEASE + 1

@@ -30,14 +30,14 @@ from flask_postal.sandbox import (
     ManualClock,
     Sandbox,
     SigningKey,
-    calls,
     compose_mail,
     reply_to,
+    webhook_client,
 )
-from flask_postal.sandbox.calls import Answer, call_url
-from flask_postal.sandbox.inbound import FORMATS, inbound_request
+from flask_postal.sandbox.endpoint import FORMATS, inbound_request
+from flask_postal.sandbox.message_api import describe
 from flask_postal.sandbox.store import MAX_MAILS
-from flask_postal.sandbox.stored import describe
+from flask_postal.sandbox.webhook_client import WebhookResponse, call_url
 from flask_postal.webhooks.inbound import parse_inbound
 
 from .captures import CAPTURES, Recorded
@@ -366,9 +366,9 @@ def test_postals_verdict_on_the_apps_answer(
     sandbox.deliver_to(app)
     receive = sandbox._engine.call
 
-    def call(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def call(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         if url == sandbox.inbound_url:
-            return Answer(status, "said")
+            return WebhookResponse(status, "said")
         return receive(url, body, headers)
 
     sandbox._engine.call = call
@@ -622,7 +622,7 @@ def test_the_log_names_mails_faults_and_tenants(
 def test_a_target_that_raises_gives_no_answer(sandbox: Sandbox, send: Send) -> None:
     deliver, failures = sandbox._engine.call, [RuntimeError("the first time")]
 
-    def call(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def call(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         if failures:
             raise failures.pop()
         return deliver(url, body, headers)
@@ -640,7 +640,7 @@ def test_what_was_being_done_is_done_after_a_crash(
     class Killed(BaseException):
         pass
 
-    def die(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def die(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         raise Killed
 
     def open_it() -> Sandbox:
@@ -659,7 +659,7 @@ def test_what_was_being_done_is_done_after_a_crash(
     with pytest.raises(Killed):
         sandbox.advance(seconds=1)
     again = open_it()
-    again.call_with(lambda url, body, headers: Answer(200, ""))
+    again.call_with(lambda url, body, headers: WebhookResponse(200, ""))
     again.advance(seconds=5)
     assert [request.state for request in again.requests] == ["taken"]
 
@@ -668,9 +668,9 @@ def test_retries_go_where_the_event_was_to_go(sandbox: Sandbox) -> None:
     """And mails to where they would go today, as with a real Postal."""
     called: list[str] = []
 
-    def call(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def call(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         called.append(url.rpartition("/")[2])
-        return Answer(500, "")
+        return WebhookResponse(500, "")
 
     sandbox.call_with(call)
     sandbox.tracking_url = f"{refusing()}/old"
@@ -707,7 +707,7 @@ def test_a_link_that_leads_nowhere_is_no_crash(
 
 def test_a_slow_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """The five seconds are for the whole exchange."""
-    monkeypatch.setattr(calls, "TIMEOUT", 0.4)
+    monkeypatch.setattr(webhook_client, "TIMEOUT", 0.4)
 
     def drip(exchange: Exchange) -> bool:
         exchange.read_body()
@@ -727,10 +727,10 @@ def test_a_slow_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stop_leaves_what_is_due_for_later(signing_key: SigningKey) -> None:
     started = threading.Event()
 
-    def slow(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def slow(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         started.set()
         time.sleep(0.3)
-        return Answer(200, "")
+        return WebhookResponse(200, "")
 
     with Sandbox(key=signing_key, clock=Clock(speed=1000)) as sandbox:
         sandbox.call_with(slow)
@@ -789,8 +789,8 @@ def test_redirects_of_webhooks_are_not_followed(sandbox: Sandbox) -> None:
 
 
 def test_a_webhook_has_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert calls.TIMEOUT == 5
-    monkeypatch.setattr(calls, "TIMEOUT", 0.1)
+    assert webhook_client.TIMEOUT == 5
+    monkeypatch.setattr(webhook_client, "TIMEOUT", 0.1)
     with loopback(hang) as server:
         assert call_url(server.url, b"{}", {}).status == -1
 

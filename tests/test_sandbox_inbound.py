@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 import pytest
 
 from flask_postal.sandbox import Sandbox
-from flask_postal.sandbox.inbound import FORMATS, inbound_request
+from flask_postal.sandbox.endpoint import FORMATS, inbound_request
+from flask_postal.sandbox.message_api import describe
 from flask_postal.sandbox.store import Mail
-from flask_postal.sandbox.stored import describe
 from flask_postal.sandbox.verdicts import judge_inbound
 
 from .captures import Recorded

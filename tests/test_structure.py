@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from flask_postal.webhooks.inbound import parse_inbound
-from flask_postal.webhooks.mail.encoded import EncodedMail
+from flask_postal.webhooks.mail.base64_mail import Base64Mail
 from flask_postal.webhooks.mail.headers import read_headers
 from flask_postal.webhooks.mail.message import InboundMessage
 from flask_postal.webhooks.mail.raw import RawMail
@@ -283,7 +283,7 @@ def test_what_the_standard_library_writes_is_read_as_it_was(
     mail: EmailMessage, crlf: bool
 ) -> None:
     raw = mail.as_bytes(policy=SMTP if crlf else SMTP.clone(linesep="\n"))
-    message = InboundMessage(RawMail(EncodedMail(raw=raw)))
+    message = InboundMessage(RawMail(Base64Mail(raw=raw)))
     body, html = mail.get_body(("plain",)), mail.get_body(("html",))
     assert body is not None
     assert (message.text or "").strip() == body.get_content().strip()

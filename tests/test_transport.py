@@ -18,7 +18,7 @@ from flask_postal import (
     MessageError,
     TransportError,
 )
-from flask_postal.sending import transport
+from flask_postal.sending import http
 
 from .conftest import MakeApp
 from .secret import SECRET, everything_about
@@ -56,7 +56,7 @@ def welcome(**changes: Any) -> Message:
 @pytest.fixture
 def send(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> Send:
     """Send a message to a server, from one app per server and without waiting."""
-    monkeypatch.setattr(transport, "_sleep", lambda seconds: None)
+    monkeypatch.setattr(http, "_sleep", lambda seconds: None)
     apps: dict[str, Any] = {}
 
     def send(
@@ -177,7 +177,7 @@ def test_a_connection_idle_for_over_ten_seconds_is_not_used_again(
     send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(transport, "_clock", lambda: now[0])
+    monkeypatch.setattr(http, "_clock", lambda: now[0])
     with loopback() as server:
         send(server)
         now[0] += 9
@@ -343,7 +343,7 @@ def test_threads_share_the_pool_and_keep_their_answers_apart(make_app: MakeApp) 
 def test_an_endless_answer_is_not_read_to_its_end(
     send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MAX_ANSWER", 100_000)
+    monkeypatch.setattr(http, "MAX_ANSWER", 100_000)
     with (
         loopback(answering("200 OK", b"x" * 300_000)) as server,
         pytest.raises(TransportError, match="larger than 100000 bytes"),

@@ -8,11 +8,11 @@ through :mod:`.api`, :mod:`.engine` lets happen to it what :mod:`.fates` says, a
 from __future__ import annotations
 
 from .clock import Clock, ManualClock
+from .compose import compose_mail, reply_to
 from .faults import Fault
 from .server import Sandbox
 from .store import Attempt, Mail, WebhookRequest
 from .traffic import SigningKey
-from .write import compose_mail, reply_to
 
 __all__ = [
     "Attempt",

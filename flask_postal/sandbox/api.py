@@ -17,11 +17,11 @@ from werkzeug.urls import iri_to_uri
 
 from .engine import MAX_MAIL, SERVER_TOKEN, Engine
 from .faults import Fault
+from .message_api import describe, describe_deliveries
 from .params import api_params, read_request, ruby_blank
-from .refusals import FailedError, RefusedError
+from .refusals import APIFailedError, APIRefusedError
+from .send_api import send_message, send_raw
 from .store import Mail
-from .stored import describe, describe_deliveries
-from .submission import send_message, send_raw
 from .traffic import serialize
 
 __all__ = ["create_app"]
@@ -81,11 +81,11 @@ def create_app(
                 content = read_request()
                 _authenticate(api_key())
                 if fault is Fault.SUSPENDED:
-                    raise RefusedError("ServerSuspended", None)
+                    raise APIRefusedError("ServerSuspended", None)
                 status, data = "success", answer(api_params(content))
-            except RefusedError as refusal:
+            except APIRefusedError as refusal:
                 status, data = refusal.status, refusal.data
-            except (FailedError, TypeError, AttributeError, ValueError):
+            except (APIFailedError, TypeError, AttributeError, ValueError):
                 # As Postal does with values of types that it has not thought of.
                 return _page(500)
             took = round(time.monotonic() - began, 3)
@@ -202,9 +202,9 @@ def _reset() -> Response:
 def _authenticate(api_key: str) -> None:
     given = request.headers.get("X-Server-API-Key")
     if ruby_blank(given):
-        raise RefusedError("AccessDenied", "Must be authenticated as a server.")
+        raise APIRefusedError("AccessDenied", "Must be authenticated as a server.")
     if given != api_key:
-        raise RefusedError(
+        raise APIRefusedError(
             "InvalidServerAPIKey",
             "The API token provided in X-Server-API-Key was not valid.",
             token=given,
@@ -214,12 +214,12 @@ def _authenticate(api_key: str) -> None:
 def _find(engine: Engine, content: Mapping[str, Any]) -> Mail:
     number = content.get("id")
     if ruby_blank(number):
-        raise RefusedError(None, "`id` parameter is required but is missing")
+        raise APIRefusedError(None, "`id` parameter is required but is missing")
     if type(number) is not int:
-        raise FailedError
+        raise APIFailedError
     mail = engine.store.mail(number) if abs(number) < 2**63 else None
     if mail is None:
-        raise RefusedError(
+        raise APIRefusedError(
             "MessageNotFound", "No message found matching provided ID", id=number
         )
     return mail

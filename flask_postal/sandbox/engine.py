@@ -18,17 +18,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..sending.result import new_token
-from .calls import Answer, Target, call_url, check_target
 from .clock import Clock
-from .fates import fate_of
+from .endpoint import inbound_request, receive_headers
 from .faults import Fault, Faults
-from .inbound import inbound_request, receive_headers
-from .reading import PostalMail
+from .link_tracking import insert_tracking
+from .mail_reader import PostalMail
+from .scenarios import scenario_for
 from .store import Attempt, Job, Mail, Store, WebhookRequest
-from .tracked import insert_tracking
 from .traffic import SigningKey, message_payload, serialize, webhook, webhook_body
 from .trigger import EVENTS, KINDS, SERVER, SERVER_EVENTS, server_payload, set_path
 from .verdicts import judge_inbound, judge_tracking
+from .webhook_client import Target, WebhookResponse, call_url, check_target
 
 __all__ = ["MAX_MAIL", "SERVER_TOKEN", "Engine"]
 
@@ -135,7 +135,7 @@ class Engine:
             )
             mails.append(mail)
             _log.info("mail %d to %s: %a", mail.id, ascii(recipient), subject)
-            steps = fate_of(recipient).steps
+            steps = scenario_for(recipient).steps
             if broken:
                 self._plan(now + steps[0].after, "step", mail=mail.id, kind="Error")
                 continue
@@ -399,7 +399,7 @@ class Engine:
             return None
         fault = self.faults.take(api=False)
         if fault is None and mail is not None and mail.direction == "outgoing":
-            fault = fate_of(mail.recipient).webhooks
+            fault = scenario_for(mail.recipient).webhooks
         now = self.clock.now()
         foreign = fault is Fault.FOREIGN
         body = webhook(event, _foreign(payload) if foreign else payload, now)
@@ -478,14 +478,14 @@ class Engine:
             pair = base64.b64encode(self._secret.encode()).decode()
             headers["Authorization"] = f"Basic {pair}"
         if url is None:
-            answer = Answer(-2, f"no {request.hook} URL is set up")
+            answer = WebhookResponse(-2, f"no {request.hook} URL is set up")
         else:
             try:
                 answer = self.call(check_target(url), request.body, headers)
             except Exception as error:  # noqa: BLE001
                 # An app in this process, or a function: no answer, whatever it raises.
                 _log.exception("the webhook at %s failed", _without_password(url))
-                answer = Answer(-2, f"{type(error).__name__}: {error}"[:250])
+                answer = WebhookResponse(-2, f"{type(error).__name__}: {error}"[:250])
         number = len(request.attempts) + 1
         judge = judge_tracking if request.hook == "tracking" else judge_inbound
         verdict = judge(answer.status, number)

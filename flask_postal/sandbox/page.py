@@ -32,12 +32,12 @@ from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 from werkzeug.routing import IntegerConverter
 from werkzeug.wrappers import Response as AnyResponse
 
+from .compose import AttachedFile, compose_mail, reply_to
+from .endpoint import FORMATS
 from .engine import MAX_MAIL
 from .faults import ABOUT, API_FAULTS, Fault
-from .inbound import FORMATS
 from .store import MAX_MAILS, Mail, WebhookRequest
 from .trigger import EVENTS, SERVER_EVENTS
-from .write import AttachedFile, compose_mail, reply_to
 
 if TYPE_CHECKING:
     from .engine import Engine

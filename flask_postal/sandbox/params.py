@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from flask import request
 from werkzeug.exceptions import BadRequest
 
-from .refusals import FailedError
+from .refusals import APIFailedError
 
 __all__ = ["api_params", "read_request", "ruby_blank", "ruby_text"]
 
@@ -43,7 +43,7 @@ def api_params(content: Mapping[str, Any]) -> Mapping[str, Any]:
     JSON counts only if the media type begins so, in lower case. Any other request may
     carry JSON in a field ``params``.
 
-    :raises FailedError: if that field is no JSON object.
+    :raises APIFailedError: if that field is no JSON object.
     """
     if request.headers.get("Content-Type", "").startswith("application/json"):
         return content
@@ -53,9 +53,9 @@ def api_params(content: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         found = _parse(text, nulls=True)
     except (ValueError, TypeError, RecursionError):
-        raise FailedError from None
+        raise APIFailedError from None
     if not isinstance(found, dict):
-        raise FailedError
+        raise APIFailedError
     return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["FailedError", "RefusedError"]
+__all__ = ["APIFailedError", "APIRefusedError"]
 
 
-class RefusedError(Exception):
+class APIRefusedError(Exception):
     """An error that Postal reports with HTTP 200.
 
     :param code: Postal's name of it; ``None`` for a parameter error.
@@ -23,5 +23,5 @@ class RefusedError(Exception):
             self.data["code"] = code
 
 
-class FailedError(Exception):
+class APIFailedError(Exception):
     """Anything that makes Postal answer HTTP 500."""

@@ -19,7 +19,6 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from ..errors import ConfigurationError
 from ..settings import SANDBOX_KEY
 from .api import create_app
-from .calls import Target, call_app, check_target
 from .clock import Clock, ManualClock
 from .control import add_control
 from .engine import Engine
@@ -28,6 +27,7 @@ from .page import add_page
 from .store import Mail, Store, WebhookRequest
 from .traffic import SigningKey
 from .trigger import EVENTS, KINDS, read_stored_request
+from .webhook_client import Target, call_app, check_target
 
 __all__ = ["Sandbox", "hook_urls"]
 

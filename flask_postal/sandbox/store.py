@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..webhooks.mail.message import InboundMessage
-from .reading import read_mail
+from .mail_reader import read_mail
 
 __all__ = ["Attempt", "Job", "Mail", "Store", "WebhookRequest"]
 

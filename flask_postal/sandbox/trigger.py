@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .inbound import FORMATS
+from .endpoint import FORMATS
 
 __all__ = [
     "EVENTS",

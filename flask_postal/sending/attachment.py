@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ..errors import MessageError
-from ..text import is_text, plain_text
+from ..text import header_text, is_text, plain_text
 
-__all__ = ["Attachment"]
+__all__ = ["MEDIA_TYPE", "Attachment", "check_attachment", "why_not_json"]
 
 #: Bytes that are read and encoded at once: a multiple of 3, and small enough for the
 #: processor's cache (with 96 kB a large mail was a third slower).
 READ_SIZE = 57 * 1024
 
+MEDIA_TYPE = re.compile(
+    r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;\s*[!-~ ]+)?", re.ASCII
+)
+# These types have a structure of their own; only a whole mail may be attached.
+_UNATTACHABLE = re.compile(r"multipart/|message/(?!rfc822\b)", re.IGNORECASE)
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}", re.ASCII)
 
 Piece: TypeAlias = "bytes | memoryview"
 
@@ -100,6 +107,80 @@ class Attachment:
             data=self.read(),
             path=None,
         )
+
+
+def check_attachment(attachment: Any, index: int) -> str:
+    """Check that an attachment can be written into a mail unchanged.
+
+    :param index: Its place in the message, for the error.
+    :returns: Its media type, in lower case.
+    :raises MessageError: if its type, disposition, content id or name can't be written.
+    """
+    if not isinstance(attachment, Attachment):
+        raise _refused(f"{attachment!r} is no Attachment; use attach()")
+    media_type = header_text(attachment.content_type, "attachments", "a content type")
+    if not MEDIA_TYPE.fullmatch(media_type):
+        raise _refused(f"{media_type!r} of attachment {index} is no media type")
+    if _UNATTACHABLE.match(media_type):
+        raise _refused(
+            f"a part of type {media_type} can't be attached as it is; attach it as"
+            " application/octet-stream"
+        )
+    if attachment.disposition not in ("attachment", "inline"):
+        raise _refused(
+            f"a disposition is 'attachment' or 'inline', not {attachment.disposition!r}"
+        )
+    if attachment.content_id is not None and not _CONTENT_ID.fullmatch(
+        header_text(attachment.content_id, "attachments", "a content id")
+    ):
+        raise _refused(
+            f"{attachment.content_id!r} is no content id: ASCII without whitespace and"
+            " angle brackets"
+        )
+    if attachment.filename is not None:
+        name = header_text(attachment.filename, "attachments", "a file name")
+        if len(name) > 255:
+            raise _refused(
+                f"a file name of {len(name)} characters is too long; no file system"
+                " takes more than 255"
+            )
+    return media_type.lower()
+
+
+def why_not_json(attachment: Attachment, media_type: str) -> str | None:
+    """Tell why send/message would refuse or change an attachment.
+
+    :param media_type: As :func:`check_attachment` returned it.
+    :returns: The reason, for the error texts; ``None`` if send/message can carry it.
+    """
+    name = attachment.filename
+    if attachment.content_id is not None or attachment.disposition != "attachment":
+        return "an inline attachment"
+    if not name or not str(name).strip():
+        return "an attachment without a name"
+    name = str(name)
+    if not name.isascii() or '"' in name or not name.isprintable() or "\\" in name:
+        return "an attachment's name that Postal can't write"
+    if media_type.startswith(("text/", "message/")):
+        return f"an attachment of type {media_type}"
+    ascii_only = blank = True
+    breaks = False
+    for piece in attachment.pieces(8 * 1024):  # the first piece decides for most files
+        data = bytes(piece)
+        blank = blank and data.isspace()
+        ascii_only = ascii_only and data.isascii()
+        if not ascii_only and not blank:
+            return None
+        breaks = breaks or b"\n" in data or b"\r" in data
+    if blank:
+        return "an empty attachment"
+    if ascii_only and breaks:
+        return "an ASCII attachment with line breaks, which Postal would rewrite"
+    return None
+
+
+def _refused(problem: str) -> MessageError:
+    return MessageError(f"attachments: {problem}", field="attachments")
 
 
 def _to_bytes(data: Any) -> bytes:

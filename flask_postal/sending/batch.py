@@ -15,8 +15,8 @@ from flask import Flask
 
 from ..address import parse_address
 from ..errors import MessageError
-from .mailer import Mailer, Ready
 from .message import Message
+from .pipeline import Ready, SendPipeline
 from .result import SendResult
 
 __all__ = ["Progress", "SendOutcome", "private_messages", "send_many"]
@@ -39,7 +39,7 @@ class SendOutcome:
 
 
 def send_many(
-    mailer: Mailer,
+    mailer: SendPipeline,
     app: Flask,
     messages: Iterable[Message],
     *,
@@ -60,7 +60,7 @@ class _Run:
 
     def __init__(
         self,
-        mailer: Mailer,
+        mailer: SendPipeline,
         app: Flask,
         total: int | None,
         on_progress: Progress | None,

@@ -18,9 +18,8 @@ from werkzeug.datastructures import Headers
 from ..address import Address, parse_address
 from ..errors import MessageError
 from ..settings import Settings
-from ..text import header_text, plain_text
-from .attachment import Attachment
-from .headers import check_headers
+from ..text import header_text, is_text, plain_text
+from .attachment import MEDIA_TYPE, Attachment, check_attachment, why_not_json
 from .message import Message
 
 __all__ = ["Content", "read_content"]
@@ -33,13 +32,26 @@ MAX_TAG = 255
 #: Bytes of files with which a message goes through send/raw for its text's sake.
 MAX_RAW_FOR_TEXT = 1024 * 1024
 
-_MESSAGE_ID = re.compile(r"[^\s<>@]+@[^\s<>@]+", re.ASCII)
-_MEDIA_TYPE = re.compile(
-    r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;\s*[!-~ ]+)?", re.ASCII
+_HEADER_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)
+
+#: What Postal does with these in ``headers``, and the parameter that does it right.
+_OURS = {
+    "from": "Postal overwrites it; use sender=",
+    "to": "Postal overwrites it; use recipients=",
+    "cc": "Postal overwrites it; use cc=",
+    "bcc": "it would show the hidden recipients to all; use bcc=",
+    "subject": "Postal overwrites it; use subject=",
+    "reply-to": "Postal drops it; use reply_to=",
+    "message-id": "Postal drops it; use message_id=",
+    "mime-version": "it belongs to the structure of the mail; leave it out",
+    "x-postal-tag": "Postal reads the tag from it; use tags=",
+}
+_STRUCTURE = "it corrupts the mail; use body=, html=, alts= or attach()"
+_POSTALS = (
+    "Postal's own headers steer Postal (X-Postal-MsgID switches off DKIM and bounce"
+    " matching); leave it out"
 )
-# What has a structure of its own; a whole mail may be attached.
-_UNATTACHABLE = re.compile(r"multipart/|message/(?!rfc822\b)", re.IGNORECASE)
-_CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}", re.ASCII)
+_MESSAGE_ID = re.compile(r"[^\s<>@]+@[^\s<>@]+", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -168,7 +180,7 @@ def _read_text(message: Message, content: Content) -> None:
         media_type = header_text(name, "alts", "a media type")
         if "/" not in media_type:
             media_type = f"text/{media_type}"  # as Flask-Mail has it
-        if not _MEDIA_TYPE.fullmatch(media_type):
+        if not MEDIA_TYPE.fullmatch(media_type):
             raise MessageError(f"alts: {name!r} is no media type", field="alts")
         if (text := _text(value, "alts")) is None:
             continue
@@ -190,7 +202,7 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def _read_headers(message: Message, content: Content) -> None:
-    headers, sender = check_headers(message.extra_headers)
+    headers, sender = _check_headers(message.extra_headers)
     if sender is not None:
         content.header_sender = parse_address(sender, "extra_headers")[0]
     content.headers = headers
@@ -214,6 +226,48 @@ def _read_headers(message: Message, content: Content) -> None:
             raise MessageError(f"{name} must be True, False or None", field=name)
     content.bounce = bool(message.bounce)
     content.extra = message.esp_extra
+
+
+def _check_headers(headers: Mapping[str, Any]) -> tuple[Headers, Any]:
+    """Check headers and gather the values of each name, whatever its case.
+
+    :returns: The headers, and the value of ``Sender``, which Postal takes as a
+        field of its own.
+    :raises MessageError: for a header that Postal would drop, corrupt or obey, and for
+        one that would not stay in its line.
+    """
+    field = "extra_headers"
+    checked = Headers()
+    sender = None
+    for raw_name, value in headers.items():
+        name = header_text(raw_name, field, "a header name")
+        if not _HEADER_NAME.fullmatch(name):
+            raise MessageError(
+                f"{field}: {name!r} is no header name: ASCII without blanks and"
+                " colons, at most 76 characters",
+                field=field,
+            )
+        low = name.lower()
+        if low == "sender":
+            sender = value
+            continue
+        problem = _OURS.get(low)
+        if problem is None and low.startswith("content-"):
+            problem = _STRUCTURE
+        elif problem is None and low.startswith("x-postal-"):
+            problem = _POSTALS
+        if problem is not None:
+            raise MessageError(f"{field}: {name}: {problem}", field=field)
+        values = [value] if is_text(value) else value
+        if not isinstance(values, (list, tuple)):
+            raise MessageError(
+                f"{field}: the value of {name} must be a string or a list of strings,"
+                f" not {type(value).__name__}",
+                field=field,
+            )
+        for item in values:
+            checked.add(name, header_text(item, field, f"the value of {name}"))
+    return checked, sender
 
 
 def _date(value: Any) -> datetime:
@@ -257,75 +311,7 @@ def _tag(value: Any) -> str | None:
 
 def _read_attachments(message: Message, content: Content) -> None:
     for index, attachment in enumerate(message.attachments):
-        if not isinstance(attachment, Attachment):
-            raise MessageError(
-                f"attachments: {attachment!r} is no Attachment; use attach()",
-                field="attachments",
-            )
-        media_type = header_text(
-            attachment.content_type, "attachments", "a content type"
-        )
-        if not _MEDIA_TYPE.fullmatch(media_type):
-            raise MessageError(
-                f"attachments: {media_type!r} of attachment {index} is no media type",
-                field="attachments",
-            )
-        if _UNATTACHABLE.match(media_type):
-            raise MessageError(
-                f"attachments: a part of type {media_type} can't be attached as it is;"
-                " attach it as application/octet-stream",
-                field="attachments",
-            )
-        if attachment.disposition not in ("attachment", "inline"):
-            raise MessageError(
-                "attachments: a disposition is 'attachment' or 'inline', not"
-                f" {attachment.disposition!r}",
-                field="attachments",
-            )
-        if attachment.content_id is not None and not _CONTENT_ID.fullmatch(
-            header_text(attachment.content_id, "attachments", "a content id")
-        ):
-            raise MessageError(
-                f"attachments: {attachment.content_id!r} is no content id: ASCII"
-                " without blanks and angle brackets",
-                field="attachments",
-            )
-        if attachment.filename is not None:
-            name = header_text(attachment.filename, "attachments", "a file name")
-            if len(name) > 255:
-                raise MessageError(
-                    f"attachments: a file name of {len(name)} characters is too long;"
-                    " no file system takes more than 255",
-                    field="attachments",
-                )
+        media_type = check_attachment(attachment, index)
         content.attachments.append(attachment)
         if content.why_raw is None:
-            content.why_raw = _attachment_needs_raw(attachment, media_type.lower())
-
-
-def _attachment_needs_raw(attachment: Attachment, media_type: str) -> str | None:
-    """Tell why send/message would refuse or change an attachment."""
-    name = attachment.filename
-    if attachment.content_id is not None or attachment.disposition != "attachment":
-        return "an inline attachment"
-    if not name or not str(name).strip():
-        return "an attachment without a name"
-    name = str(name)
-    if not name.isascii() or '"' in name or not name.isprintable() or "\\" in name:
-        return "an attachment's name that Postal can't write"
-    if media_type.startswith(("text/", "message/")):
-        return f"an attachment of type {media_type}"
-    ascii_only = blank = True
-    breaks = False
-    for piece in attachment.pieces(8 * 1024):  # most are decided by the first
-        data = bytes(piece)
-        blank = blank and data.isspace()
-        ascii_only = ascii_only and data.isascii()
-        if not ascii_only and not blank:
-            return None
-        breaks = breaks or b"\n" in data or b"\r" in data
-    if blank:
-        return "an empty attachment"
-    if ascii_only and breaks:
-        return "an ASCII attachment with line breaks, which Postal would rewrite"
-    return None
+            content.why_raw = why_not_json(attachment, media_type)

@@ -12,7 +12,7 @@ from ..address import Address, AddressesLike, AddressLike
 from ..errors import MessageError
 from ..text import is_text
 from .attachment import Attachment
-from .portable import evaluated, from_json, json_dict, to_json
+from .message_json import evaluated, from_json, json_dict, to_json
 
 __all__ = ["FIELDS", "Message"]
 

@@ -7,6 +7,7 @@ So text attachments stand in an inner one, and so does everything when tracking 
 
 from __future__ import annotations
 
+import base64
 import binascii
 import re
 from collections.abc import Iterable
@@ -15,11 +16,11 @@ from datetime import UTC, datetime
 from email.utils import encode_rfc2231, format_datetime
 from secrets import token_hex
 
+from ..address import Address
 from .attachment import Attachment
 from .content import Content
-from .encoding import mime_address, mime_text
 
-__all__ = ["build_mime"]
+__all__ = ["build_mime", "encoded_words"]
 
 #: An SMTP line holds 998 characters; shorter ones survive more.
 _MAX_LINE = 900
@@ -29,6 +30,13 @@ _CHARSET = re.compile(r";\s*charset\s*=\s*(?:\"[^\"]*\"|[^;\s]*)", re.IGNORECASE
 _ESCAPED = re.compile(r'["\\]')
 # What Postal takes for a text, wherever in a Content-Type it stands.
 _LIKE_TEXT = re.compile("text/(?:html|plain)")
+
+
+#: Bytes of UTF-8 in one encoded word. RFC 2047 allows 45; with these it still fits
+#: into the first line, behind the header's name, and none is left blank.
+_WORD = 30
+#: An SMTP line is at most 998 characters long, and only folds at a blank.
+_UNFOLDABLE = re.compile(r"\S{900}")
 
 
 @dataclass(slots=True)
@@ -208,3 +216,43 @@ def _base64_lines(data: bytes) -> bytes:
     """Encode in lines of 76 characters."""
     text = binascii.b2a_base64(data, newline=False)
     return b"\r\n".join([text[at : at + 76] for at in range(0, len(text), 76)])
+
+
+# ---- header text
+
+
+def encoded_words(text: str) -> str:
+    """Encode text as RFC 2047 encoded words, never dividing a character."""
+    chunks: list[bytes] = []
+    chunk = b""
+    for character in text:
+        encoded = character.encode()
+        if len(chunk) + len(encoded) > _WORD:
+            chunks.append(chunk)
+            chunk = b""
+        chunk += encoded
+    chunks.append(chunk)
+    return " ".join(f"=?utf-8?b?{base64.b64encode(c).decode()}?=" for c in chunks)
+
+
+def mime_text(text: str) -> str:
+    """Write unstructured header text as ASCII that reads back to the same."""
+    if (
+        text.isascii()
+        and text.isprintable()
+        and "=?" not in text
+        and text == text.strip()
+        and not _UNFOLDABLE.search(text)
+    ):
+        return text
+    return encoded_words(text) if text else ""
+
+
+def mime_address(address: Address) -> str:
+    """Write an address as ASCII for a header."""
+    name = address.display_name
+    if not name:
+        return address.addr_spec
+    if name.isascii() and name.isprintable() and "=?" not in name and len(name) < 200:
+        return str(address)
+    return f"{encoded_words(name)} <{address.addr_spec}>"

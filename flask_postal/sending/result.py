@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import APIError, TransportError
-from .prepare import Prepared
+from .payload import Prepared
 
 __all__ = [
     "RecipientStatus",

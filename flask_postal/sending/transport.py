@@ -1,326 +1,235 @@
-"""HTTP to one Postal: kept-alive connections, time-outs, and no second delivery.
+"""Calls Postal's API: a body goes out, its answer's ``data`` or an error comes back.
 
-Importing this module imports requests; :mod:`.client` does so at the first call.
+requests is imported at the first call (:mod:`.transport`), so that an app which never
+sends does not pay for it.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import ssl
-import time
-from dataclasses import dataclass
-from http.client import HTTPConnection
-from typing import Any
+import threading
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
-from urllib3.exceptions import HTTPError
-from urllib3.response import HTTPResponse
-from urllib3.util.ssl_ import create_urllib3_context
-from urllib3.util.timeout import Timeout
+from ..errors import APIError, ConfigurationError, SendError, TransportError
+from .payload import Body
 
-from ..errors import ConfigurationError
-from .body import Body, Departure
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from .http import ConnectionPool, Failure, Response
 
-__all__ = ["Answer", "Failure", "Transport"]
+__all__ = ["HTTPTransport"]
 
-_clock = time.monotonic
-_sleep = time.sleep
-
-#: Seconds after which an idle connection is not used again; Postal's web server
-#: closes its side after 20.
-MAX_IDLE = 10.0
-#: Idle connections kept; send_many seldom wants more.
-MAX_KEPT = 64
-#: Bytes that are read at once.
-READ_SIZE = 1024 * 1024
-#: Bytes of an answer that are read at most. The largest is a stored mail of 14 MB
-#: with its raw message and attachments in base64.
-MAX_ANSWER = 128 * 1024 * 1024
+#: HTTP statuses of a proxy or a server that may do better later.
+_TEMPORARY = frozenset({429, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer, read to its end."""
+class HTTPTransport:
+    """The HTTP side of one Postal server, safe for threads and after a fork."""
 
-    status: int
-    body: bytes
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._transports: dict[int, ConnectionPool] = {}  # by process
+        self._locks: dict[int, threading.Lock] = {}
+        self._headers: dict[str, str] = {}
 
+    def call(self, endpoint: str, body: Body) -> Any:
+        """POST a JSON body to an endpoint such as ``"send/message"``.
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why no whole answer came, in words.
-
-    requests' errors carry the request with its API key: none may hang on to ours.
-
-    :param begun: Whether anything of the body has left.
-    :param again: Whether another attempt may do better.
-    """
-
-    cause: str
-    begun: bool
-    again: bool
-
-    @classmethod
-    def of(cls, error: BaseException, *, begun: bool) -> Failure:
-        """Put an error into words."""
-        root = _root(error)
-        # A certificate stays wrong, and trying again only delays the error.
-        again = not isinstance(root, ssl.SSLCertVerificationError)
-        return cls(f"{type(root).__name__}: {root}", begun, again)
-
-
-class Transport:
-    """One pool of connections to the Postal at one URL.
-
-    :param base_url: The URL of Postal, without ``/api/v1``.
-    :param timeout: Seconds to connect and seconds to wait for each piece of an answer.
-    :param connect_retries: How often to try again when nothing has left.
-    :param ca_bundle: A file or folder of certificates to trust instead of the
-        environment's or certifi's.
-    :param key_prefix: What the names of the settings begin with, for errors.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        timeout: tuple[float, float],
-        connect_retries: int,
-        ca_bundle: str | None = None,
-        key_prefix: str = "POSTAL_",
-    ) -> None:
-        self._base_url = base_url
-        self._timeout = Timeout(connect=timeout[0], read=timeout[1])
-        self._connect_retries = connect_retries
-        # Proxies, and CA bundle, of the environment: read once, for looking them up
-        # costs more than sending.
-        environment = requests.Session().merge_environment_settings(
-            base_url, {}, None, None, None
-        )
-        self._proxies = dict(environment["proxies"])
-        verify = environment["verify"]
-        trusted = ca_bundle or (verify if isinstance(verify, str) else None)
-        context = None
-        if base_url.startswith("https:"):
-            context = _tls_context(trusted, f"{key_prefix}CA_BUNDLE")
-        self._adapter = _Adapter(context)
-
-    def post(self, path: str, headers: dict[str, str], body: Body) -> Answer | Failure:
-        """POST a body, once; again only while surely nothing of it has left.
-
-        :raises MessageError: if the body can't be produced.
+        :returns: What the answer holds as ``data``.
+        :raises ConfigurationError: if there is no URL or no API key.
+        :raises APIError: if Postal answered with anything but success.
+        :raises TransportError: if no answer came, or none that can be read.
         """
-        attempt = 0
-        while True:
-            departure = Departure(body)
-            outcome = self._attempt(path, headers, body.length, departure)
-            if departure.error is not None:
-                raise departure.error
-            if isinstance(outcome, Answer):
-                return outcome
-            if outcome.begun or not outcome.again or attempt >= self._connect_retries:
-                return outcome
-            _sleep(0.2 * 2**attempt)
-            attempt += 1
+        answer = self._connected().post(f"/api/v1/{endpoint}", self._headers, body)
+        # The answer may hold the API key: it is looked at elsewhere, so that an error
+        # raised here has no frame in its traceback that knows it.
+        outcome = _Reader(self._settings, endpoint, body.length).read(answer)
+        del answer
+        if isinstance(outcome, SendError):
+            raise outcome
+        return outcome
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._adapter.close()
+    def _connected(self) -> ConnectionPool:
+        """Return the transport of this process, made at the first call.
 
-    def _attempt(
-        self, path: str, headers: dict[str, str], length: int, departure: Departure
-    ) -> Answer | Failure:
-        request = requests.PreparedRequest()
-        request.method = "POST"
-        request.url = self._base_url + path
-        # A plain dict: urllib3 asks for nothing more.
-        request.headers = {**headers, "Content-Length": str(length)}  # type: ignore[assignment]
-        request.body = departure
-        # A mock of requests ("responses"), which looks into headers and body.
-        mocked = HTTPAdapter.send.__module__ != "requests.adapters"
-        if mocked:
-            request.headers = CaseInsensitiveDict(request.headers)
-            request.body = departure.whole()
-        try:
-            response = self._adapter.send(
-                request,
-                timeout=self._timeout,  # type: ignore[arg-type]  # as its docs allow
-                proxies=self._proxies,
-            )
-            if isinstance(response, requests.Response):  # a mock's
-                return Answer(response.status_code, response.content)
-            return _read(response)
-        except (requests.RequestException, HTTPError, OSError) as error:
-            begun = departure.begun or (
-                mocked and not isinstance(error, requests.ConnectionError)
-            )
-            return Failure.of(error, begun=begun)
+        Sockets that a parent process opened are left to it: two processes that write
+        to one connection would mix up their mails. The lock is of this process too;
+        another thread may have held its parent's while it forked.
+        """
+        pid = os.getpid()
+        transport = self._transports.get(pid)
+        if transport is None:
+            with self._locks.setdefault(pid, threading.Lock()):
+                transport = self._transports.get(pid)
+                if transport is None:
+                    transport = self._connect()
+                    self._transports = {pid: transport}
+        return transport
 
+    def _connect(self) -> ConnectionPool:
+        from .http import ConnectionPool
 
-class _Adapter(HTTPAdapter):
-    """requests' adapter, less what it does again for every request.
-
-    It keeps one TLS context, in which the CA bundle is loaded once, looks up the pool
-    of a URL once, and hands out urllib3's response as it is.
-    """
-
-    def __init__(self, tls_context: ssl.SSLContext | None) -> None:
-        self._tls: dict[str, Any] = {}
-        if tls_context is not None:
-            self._tls["ssl_context"] = tls_context
-        self._pools: dict[str, Any] = {}
-        self._targets: dict[str, str] = {}
-        super().__init__()
-        self.init_poolmanager(2, MAX_KEPT, **self._tls)
-
-    def get_connection_with_tls_context(
-        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
-        pool = self._pools.get(request.url)
-        if pool is None:
-            proxy = select_proxy(request.url, proxies)
-            manager: Any = self.poolmanager
-            if proxy:
-                if "://" not in proxy:
-                    proxy = f"http://{proxy}"
-                manager = self.proxy_manager_for(proxy, **self._tls)
-            pool = manager.connection_from_url(request.url)
-            if not issubclass(pool.ConnectionCls, _Kept):
-                pool.ConnectionCls = type(
-                    "KeptConnection", (_Kept, pool.ConnectionCls), {}
+        settings = self._settings
+        required = {"API_URL": settings.api_url, "API_KEY": settings.api_key}
+        for name, value in required.items():
+            if not value:
+                key = f"{settings.prefix}{name}"
+                raise ConfigurationError(
+                    f"{key} was not set when init_app was called, so no mail can be"
+                    " sent; set it before, to your Postal's or to what"
+                    " `flask postal sandbox` prints",
+                    key=key,
                 )
-            self._pools[request.url] = pool
-        return pool
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Do nothing: the TLS context verifies, always."""
-
-    def request_url(self, request: Any, proxies: Any) -> str:
-        target = self._targets.get(request.url)
-        if target is None:
-            target = super().request_url(request, proxies)
-            self._targets[request.url] = target
-        return target
-
-    def build_response(self, req: Any, resp: Any) -> Any:
-        return (
-            resp if isinstance(resp, _Answered) else super().build_response(req, resp)
+        self._headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"Flask-Postal/{version('Flask-Postal')}",
+            "X-Server-API-Key": _Secret(settings.api_key),
+        }
+        return ConnectionPool(
+            str(settings.api_url),
+            timeout=settings.timeout,
+            connect_retries=settings.connect_retries,
+            ca_bundle=settings.ca_bundle,
+            key_prefix=settings.prefix,
         )
 
 
-class _Answered(HTTPResponse):
-    """An answer that a connection of ours has read."""
+class _Secret(str):
+    """A string that does not show itself where local variables are listed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
-class _Kept:
-    """Keep-alive connection that expires before Postal closes its side.
+class _Reader:
+    """Makes sense of what came back from an endpoint."""
 
-    It counts as closed when it has been idle for too long: a server that closes it just
-    as we write would leave us in doubt about a mail. And it sends the head of a request
-    together with the first piece of its body, in one packet.
-    """
+    def __init__(self, settings: Settings, endpoint: str, size: int) -> None:
+        self._settings = settings
+        self._size = size
+        self._sends = endpoint.startswith("send/")
 
-    _last_used = 0.0
-    _ends_head = False
-    _head = b""
+    def read(self, answer: Response | Failure) -> Any:
+        """Return the ``data`` of a success, or the error to raise."""
+        body = getattr(answer, "body", None)
+        if body is None:
+            return self._failure(answer)  # type: ignore[arg-type]
+        return self._answer(answer, body)  # type: ignore[arg-type]
 
-    def putheader(self, header: str, *values: Any) -> None:
-        # Past urllib3's, which looks for headers to skip; we have none.
-        HTTPConnection.putheader(self, header, *values)  # type: ignore[arg-type]
-
-    def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        self._ends_head = True
-        super().endheaders(*args, **kwargs)  # type: ignore[misc]
-
-    def send(self, data: Any) -> None:
-        if self._ends_head:
-            self._ends_head = False
-            if self.sock is None:  # type: ignore[attr-defined]
-                # Now, before the body is begun: an error is no reason for doubt yet.
-                self.connect()  # type: ignore[attr-defined]
-            self._head = data
-            return
-        head, self._head = self._head, b""
-        super().send(head + data if head else data)  # type: ignore[misc]
-
-    def getresponse(self) -> Any:
-        # Past urllib3's, which checks and copies every header of an answer; all that
-        # is wanted of them is the body's length.
-        self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
-        answer = HTTPConnection.getresponse(self)  # type: ignore[arg-type]
-        self._last_used = _clock()
-        return _Answered(
-            body=answer,
-            headers=None
-            if answer.length is None
-            else {"Content-Length": str(answer.length)},
-            status=answer.status,
-            version_string=getattr(self, "_http_vsn_str", "HTTP/?"),
-            preload_content=False,
-            decode_content=False,
-            original_response=answer,
-            request_method="POST",
-        )
-
-    @property
-    def is_connected(self) -> bool:
-        if _clock() - self._last_used > MAX_IDLE:
-            return False
-        return bool(super().is_connected)  # type: ignore[misc]
-
-
-def _read(response: Any) -> Answer:
-    """Read an answer to its end, or to where it gets too large."""
-    announced = response.length_remaining
-    try:
-        if announced is not None and announced <= MAX_ANSWER:
-            body = response.read()
-        else:
-            body = b""
-            while piece := response.read(READ_SIZE):
-                body += piece
-                if len(body) > MAX_ANSWER:
-                    raise OSError(f"the answer is larger than {MAX_ANSWER} bytes")
-    finally:
-        if announced is None or response.length_remaining:
-            response.close()  # else it has gone back to the pool
-    return Answer(response.status, body)
-
-
-def _tls_context(trusted: str | None, key: str) -> ssl.SSLContext:
-    bundle = trusted or DEFAULT_CA_BUNDLE_PATH
-    context = create_urllib3_context()
-    problem = None
-    try:
-        if os.path.isdir(bundle):
-            context.load_verify_locations(capath=bundle)
-        else:
-            context.load_verify_locations(cafile=bundle)
-    except OSError as error:
-        problem = str(error)
-    if problem is not None:
-        raise ConfigurationError(
-            f"the CA bundle {bundle!r} can't be read ({problem}); set {key} to a file"
-            " of PEM certificates",
-            key=key,
-        )
-    return context
-
-
-def _root(error: BaseException) -> BaseException:
-    """Dig out the error that a chain of wrappers began with."""
-    seen = {id(error)}
-    while True:
-        inner = getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = next(
-                (a for a in reversed(error.args) if isinstance(a, BaseException)),
-                error.__cause__,
+    def _failure(self, failure: Failure) -> TransportError:
+        maybe_sent = failure.begun and self._sends
+        text = f"{self._settings.api_url}: {failure.cause}"
+        if self._sends:
+            text += (
+                "; Postal may have taken the mail, look before sending it again"
+                if maybe_sent
+                else "; nothing was sent"
             )
-        if inner is None or id(inner) in seen:
-            return error
-        seen.add(id(inner))
-        error = inner
+        if self._settings.uses_sandbox and not failure.begun:
+            text += (
+                ". These are the settings of a sandbox: does it run? `flask postal"
+                " sandbox` starts it, and prints its settings"
+            )
+        return TransportError(
+            _without(self._settings.api_key, text), maybe_sent=maybe_sent
+        )
+
+    def _answer(self, answer: Response, body: bytes) -> Any:
+        try:
+            content = json.loads(body) if body else None
+        except (ValueError, RecursionError):
+            content = None
+        content = content if isinstance(content, dict) else {}
+        status = content.get("status")
+        if answer.status != 200 or not isinstance(status, str):
+            return self._not_postals(answer)
+        if status == "success":
+            return content.get("data")
+        data = content.get("data")
+        return self._refusal(answer, status, data if isinstance(data, dict) else {})
+
+    def _refusal(self, answer: Response, status: str, data: dict[str, Any]) -> APIError:
+        # Only these two are read: Postal sends a wrong API key back beside them.
+        code = data.get("code") if status == "error" else status
+        message = data.get("message")
+        code = code if isinstance(code, str) else None
+        said = message if isinstance(message, str) else _EXPLAINED.get(code or "")
+        text = f"Postal refused with {code or 'an error'}"
+        if said:
+            text = f"{text}: {said}"
+        if code in _CURES:
+            text = f"{text} ({_CURES[code].format(prefix=self._settings.prefix)})"
+        key = self._settings.api_key
+        return APIError(
+            _without(key, text),
+            code=_without(key, code) if code else None,
+            http_status=answer.status,
+        )
+
+    def _not_postals(self, answer: Response) -> SendError:
+        """Explain an answer that is not of Postal's API, or not whole."""
+        status, url = answer.status, self._settings.api_url
+        setting = f"{self._settings.prefix}API_URL"
+        if status == 200:
+            return TransportError(
+                f"{url} answered something that is not a whole answer of Postal's API"
+                + ("; Postal may have taken the mail" if self._sends else "")
+                + f". Does {setting} point to Postal?",
+                maybe_sent=self._sends,
+            )
+        if status == 403 and not answer.body:
+            text = f"Host not allowed by this Postal; set {setting} to its web hostname"
+        elif 300 <= status < 400:
+            text = (
+                f"{url} answered with a redirect (HTTP {status}), which is never"
+                f" followed; set {setting} to the address it leads to"
+            )
+        elif status == 404:
+            text = f"{url} has no Postal API (HTTP 404); check {setting}"
+        elif status == 413:
+            size = f"{self._size:,} bytes of JSON are" if self._size else "the mail is"
+            text = (
+                f"{size} too large for the proxy in front of Postal (HTTP 413); raise"
+                " its limit (client_max_body_size in nginx), or send a link to the file"
+            )
+        elif status == 500:
+            text = (
+                "Postal failed (HTTP 500). Some recipients may have been queued; a"
+                " mail of over about 11 MB does this on a database with the default"
+                " packet size"
+            )
+        else:
+            text = f"{url} answered HTTP {status} and not as Postal does"
+        return APIError(
+            text,
+            http_status=status,
+            retryable=status in _TEMPORARY,
+            # Also a 202 or a 204: somebody has taken the mail, and may pass it on.
+            maybe_sent=self._sends and not 300 <= status < 500,
+        )
+
+
+_EXPLAINED = {
+    "ServerSuspended": "the mail server is suspended in Postal",
+    "UnauthenticatedFromAddress": (
+        "the From address is not authorised to send mail from this server"
+    ),
+}
+_CURES = {
+    "AccessDenied": "set {prefix}API_KEY",
+    "InvalidServerAPIKey": (
+        "set {prefix}API_KEY to a credential of type API of the mail server"
+    ),
+    "UnauthenticatedFromAddress": (
+        "send from a domain that is verified for the mail server, or set"
+        " {prefix}DEFAULT_SENDER"
+    ),
+}
+
+
+def _without(secret: str | None, text: str) -> str:
+    return text.replace(secret, "***") if secret else text

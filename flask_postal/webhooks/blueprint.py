@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response
 from flask.signals import request_started
 
-from .net import Net
+from .response_guard import ResponseGuard
 
 if TYPE_CHECKING:
     from ..extension import Postal
@@ -80,7 +80,7 @@ def _guard(app: Any, name: str, url_prefix: str, module: str) -> None:
         request_started.disconnect(exempt_from_csrf, sender=sender)
 
     request_started.connect(exempt_from_csrf, sender=app, weak=False)
-    app.wsgi_app = Net(
+    app.wsgi_app = ResponseGuard(
         app.wsgi_app,
         endpoints={f"{name}.{hook}" for hook in hooks},
         paths={f"{url_prefix}/{hook}" for hook in hooks},

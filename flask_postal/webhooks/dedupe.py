@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ..errors import ConfigurationError
 from ..outcome import redact
 
-__all__ = ["Cache", "Delivery", "MemoryCache", "check_cache"]
+__all__ = ["Cache", "CacheClaim", "MemoryCache", "check_cache"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 _monotonic = time.monotonic
@@ -131,7 +131,7 @@ def check_cache(cache: Any, setting: str) -> Cache:
     return backend  # type: ignore[no-any-return]
 
 
-class Delivery:
+class CacheClaim:
     """One event or mail, as the cache knows it.
 
     A cache that fails never costs an event: what can't be known counts as new.

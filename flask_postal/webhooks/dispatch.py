@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from blinker import Signal
 from flask import Flask
 
-from ..calling import call_receiver, receiver_name
 from ..errors import RejectMail
+from ..receivers import call_receiver, receiver_name
 from ..signals import inbound_received, server_event_received, tracking_received
-from .dedupe import Cache, Delivery
+from .dedupe import Cache, CacheClaim
 from .events import InboundEvent, ServerEvent, TrackingEvent
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def dispatch(
     if cache is None:
         return _call_all(receivers, app, None, event, postal)
     kind = type(event).__name__
-    delivery = Delivery(cache, f"{postal.key}\0{kind}\0{event.dedupe_key}")
+    delivery = CacheClaim(cache, f"{postal.key}\0{kind}\0{event.dedupe_key}")
     if (status := delivery.handled()) is not None:
         return Dispatched(status)
     if not delivery.lease():
@@ -94,7 +94,7 @@ def dispatch(
 def _call_all(
     receivers: list[Callable[..., Any]],
     app: Flask,
-    delivery: Delivery | None,
+    delivery: CacheClaim | None,
     event: Event,
     postal: Postal,
 ) -> Dispatched:
@@ -108,7 +108,7 @@ def _call_all(
 def _call_groups(
     receivers: list[Callable[..., Any]],
     app: Flask,
-    delivery: Delivery | None,
+    delivery: CacheClaim | None,
     event: Event,
     postal: Postal,
     interrupts: list[BaseException],

@@ -13,8 +13,8 @@ from typing import Any
 from ..errors import PayloadError
 from ..values import as_str, utc_time
 from .events import InboundEvent
-from .mail.encoded import EncodedMail, cut_out, decode
-from .mail.fields import HashMail
+from .mail.base64_mail import Base64Mail, cut_out, decode
+from .mail.fields import FieldsMail
 from .mail.message import InboundMessage, MailSource
 from .mail.raw import RawMail
 from .payload import read_json
@@ -46,13 +46,13 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
         tracking event.
     """
     form = content_type == FORM
-    mail: EncodedMail | None = None
+    mail: Base64Mail | None = None
     text = memoryview(b"")
     if form:
         fields = _read_form(body)
     elif cut := cut_out(body):
         rest, text = cut
-        mail = EncodedMail(text=text)
+        mail = Base64Mail(text=text)
         fields = read_json(rest)
         if fields.get("message") != "":  # there is a second one
             fields, mail = read_json(body), None
@@ -72,7 +72,7 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
             text = memoryview(message.replace("\n", "\\n").encode())
         source, name = RawMail(mail, null_sender=sender is None), f"raw-{kind}"
     elif token:
-        source, name = HashMail(fields, null_sender=sender is None), f"hash-{kind}"
+        source, name = FieldsMail(fields, null_sender=sender is None), f"hash-{kind}"
     else:
         raise PayloadError("the body holds neither a message nor a token")
     return InboundEvent(

@@ -19,10 +19,16 @@ from flask import Flask, Request, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from ..errors import PayloadError, SignatureError
-from .answer import MADE, Made, answer, log_and_answer, new_reference
 from .dispatch import Dispatched, dispatch
 from .events import InboundEvent, ServerEvent, TrackingEvent
 from .inbound import FORM, JSON, parse_inbound
+from .responses import (
+    SAVED_RESPONSES,
+    SavedResponse,
+    answer,
+    log_and_answer,
+    new_reference,
+)
 from .signature import KID_HEADER, SHA1_HEADER, SHA256_HEADER, Signature
 from .tracking import parse_tracking
 
@@ -123,7 +129,7 @@ def receive(postal: Postal, hook: Hook) -> Response:
         reference = new_reference()
         _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
         response = answer(500, f"unexpected error [{reference}]")
-    req.environ.setdefault(MADE, []).append(Made(response))
+    req.environ.setdefault(SAVED_RESPONSES, []).append(SavedResponse(response))
     return response
 
 

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 from example_app.models import Entry
 from example_app.receivers import open_ticket
 from flask_postal.sandbox import compose_mail
+from flask_postal.sandbox.endpoint import FORMATS
 from flask_postal.sandbox.faults import Fault
-from flask_postal.sandbox.inbound import FORMATS
 from flask_postal.sandbox.trigger import SERVER_EVENTS
 
 from .conftest import (

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ...address import Address, is_sendable
 from ...values import as_line
-from .words import decode_words
+from .encoded_words import decode_words
 
 __all__ = ["author_of", "read_addresses"]
 

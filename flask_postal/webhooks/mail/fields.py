@@ -13,11 +13,11 @@ from ...address import Address
 from ...values import as_bool, as_dict, as_line, as_str
 from .addresses import author_of, read_addresses
 from .attachment import InboundAttachment
+from .classify import STATUS_TYPES
 from .headers import read_date
-from .kinds import STATUS_TYPES
 from .parameters import read_parameters
 
-__all__ = ["HashMail"]
+__all__ = ["FieldsMail"]
 
 #: Field -> the header it stands for.
 _HEADERS = {
@@ -35,7 +35,7 @@ _HEADERS = {
 _FIELDS = {header.lower(): field for field, header in _HEADERS.items()}
 
 
-class HashMail:
+class FieldsMail:
     """A :class:`.MailSource` over Postal's fields.
 
     :param null_sender: Whether it came without an envelope sender.

@@ -2,7 +2,7 @@
 
 :class:`InboundMessage` is what all four of Postal's formats look like. It is read from
 the raw mail (:class:`.RawMail`, the format RawMessage) or from Postal's own reading of
-it (:class:`.HashMail`, the format Hash).
+it (:class:`.FieldsMail`, the format Hash).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from ...address import Address, is_sendable
 from ...values import as_line
-from . import kinds
+from . import classify
 from .attachment import InboundAttachment
 from .replies import strip_reply
 
@@ -201,7 +201,7 @@ class InboundMessage:
         bounce, a complaint, a receipt."""
         return self.is_bounce or self._read(
             "auto reply",
-            lambda s: kinds.is_auto_reply(
+            lambda s: classify.is_auto_reply(
                 self.header, null_sender=s.null_sender, types=s.part_types
             ),
             default=False,
@@ -212,7 +212,7 @@ class InboundMessage:
         """Whether the mail reports that another one was not, or not yet, delivered."""
         return self._read(
             "bounce",
-            lambda s: kinds.is_bounce(
+            lambda s: classify.is_bounce(
                 self.header,
                 sender=self.from_email,
                 from_header=self.header("from") or "",
@@ -237,7 +237,7 @@ class InboundMessage:
             return False
         return all(
             is_sendable(address.addr_spec)  # not an address literal
-            and kinds.may_be_answered(
+            and classify.may_be_answered(
                 self.header, sender=address, recipient=self.envelope_recipient
             )
             for address in (self.from_email, *self.reply_to[:1])

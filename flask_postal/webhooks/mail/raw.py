@@ -8,13 +8,13 @@ from datetime import datetime
 from functools import cached_property
 
 from ...address import Address
-from . import kinds
+from . import classify
 from .addresses import author_of, read_addresses
 from .attachment import InboundAttachment
-from .encoded import EncodedMail
+from .base64_mail import Base64Mail
+from .encoded_words import decode_words
 from .headers import HeaderBlock, read_date, read_headers
 from .structure import Part, cut
-from .words import decode_words
 
 __all__ = ["RawMail"]
 
@@ -43,7 +43,7 @@ class RawMail:
     :param null_sender: Whether it came without an envelope sender.
     """
 
-    def __init__(self, mail: EncodedMail, *, null_sender: bool = False) -> None:
+    def __init__(self, mail: Base64Mail, *, null_sender: bool = False) -> None:
         self.defects: list[str] = []
         self.null_sender = null_sender
         self.marked_bounce: bool = False  # this format does not tell
@@ -203,7 +203,7 @@ class RawMail:
         return [part.kind for part in self._parts if part.disposition != "attachment"]
 
     def delivery_status(self) -> str:
-        found = (p for p in self._parts if p.kind in kinds.STATUS_TYPES)
+        found = (p for p in self._parts if p.kind in classify.STATUS_TYPES)
         part = next(found, None)
         return part.content()[:MAX_STATUS].decode("latin-1") if part else ""
 

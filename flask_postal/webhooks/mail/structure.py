@@ -12,10 +12,10 @@ from functools import cached_property
 
 from ...values import as_line
 from .charsets import decode, is_like_ascii
+from .encoded_words import decode_words
 from .headers import MAX_BYTES, HeaderBlock, read_headers
 from .parameters import Parameters, read_parameters
-from .transfer import decode_transfer
-from .words import decode_words
+from .transfer_encoding import decode_transfer
 
 __all__ = ["Part", "Structure", "cut"]
 

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 from urllib.parse import quote_plus
 
-from .reading import PostalMail, base64_lines
+from .mail_reader import PostalMail, base64_lines
 from .store import Mail
 from .traffic import serialize
 

@@ -17,16 +17,16 @@ from typing import Any
 from flask import has_request_context, request
 from werkzeug.wsgi import ClosingIterator
 
-from .answer import MADE, Made, log_and_answer
+from .responses import SAVED_RESPONSES, SavedResponse, log_and_answer
 
-__all__ = ["Net"]
+__all__ = ["ResponseGuard"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class Net:
+class ResponseGuard:
     """A WSGI middleware that answers our two endpoints with what our view made.
 
     :param wsgi_app: The app.
@@ -46,7 +46,7 @@ class Net:
         """Pass a request on, and look at the answer if the request is ours."""
         started = False
         # A list, which a middleware that copies the environment passes on.
-        made_here: list[Made] = environ.setdefault(MADE, [])
+        made_here: list[SavedResponse] = environ.setdefault(SAVED_RESPONSES, [])
 
         def start(status: str, headers: Any, exc_info: Any = None) -> Any:
             nonlocal started
@@ -108,7 +108,7 @@ def _discard(data: bytes) -> None:
     """Take what an app writes by WSGI's old ``write()``."""
 
 
-def _refuse(environ: dict[str, Any], status: str) -> Made:
+def _refuse(environ: dict[str, Any], status: str) -> SavedResponse:
     """Make 503 where something else answered."""
     cause = "a WSGI middleware of the app"
     if has_request_context():
@@ -123,4 +123,4 @@ def _refuse(environ: dict[str, Any], status: str) -> Made:
         logging.ERROR,
         where=str(environ.get("PATH_INFO")),
     )
-    return Made(response)
+    return SavedResponse(response)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from .reading import PostalMail, base64_lines
+from .mail_reader import PostalMail, base64_lines
 from .store import Mail, Store
 
 __all__ = ["describe", "describe_deliveries"]

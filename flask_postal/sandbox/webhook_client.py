@@ -14,7 +14,14 @@ from urllib.parse import urlsplit
 from ..errors import ConfigurationError
 from ..settings import is_loopback
 
-__all__ = ["Answer", "Target", "app_host", "call_app", "call_url", "check_target"]
+__all__ = [
+    "Target",
+    "WebhookResponse",
+    "app_host",
+    "call_app",
+    "call_url",
+    "check_target",
+]
 
 #: Seconds that Postal gives a webhook.
 TIMEOUT = 5.0
@@ -24,7 +31,7 @@ _USER_AGENT = "Postal/3.3.6"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """How a webhook answered.
 
     :param status: The HTTP status; ``-1`` for a time-out and ``-2`` for no connection,
@@ -39,7 +46,9 @@ class Answer:
 class Target(Protocol):
     """Anything that takes a request to a webhook."""
 
-    def __call__(self, url: str, body: bytes, headers: dict[str, str]) -> Answer: ...
+    def __call__(
+        self, url: str, body: bytes, headers: dict[str, str]
+    ) -> WebhookResponse: ...
 
 
 def check_target(url: str) -> str:
@@ -60,7 +69,7 @@ def check_target(url: str) -> str:
     return url
 
 
-def call_url(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+def call_url(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
     """POST as Postal does: five seconds, no redirects, no proxy."""
     parts = urlsplit(check_target(url))
     connection = http.client.HTTPConnection(
@@ -82,15 +91,15 @@ def call_url(url: str, body: bytes, headers: dict[str, str]) -> Answer:
         text = response.read(MAX_ANSWER).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, TimeoutError) or ended.is_set():
-            return Answer(-1, f"Timed out after {TIMEOUT:.0f}s")
-        return Answer(-2, f"{type(error).__name__}: {error}"[:MAX_ANSWER])
+            return WebhookResponse(-1, f"Timed out after {TIMEOUT:.0f}s")
+        return WebhookResponse(-2, f"{type(error).__name__}: {error}"[:MAX_ANSWER])
     finally:
         if timer is not None:
             timer.cancel()
         connection.close()
     if ended.is_set():
-        return Answer(-1, f"Timed out after {TIMEOUT:.0f}s")
-    return Answer(response.status, text)
+        return WebhookResponse(-1, f"Timed out after {TIMEOUT:.0f}s")
+    return WebhookResponse(response.status, text)
 
 
 def _end(connection: socket.socket, ended: threading.Event) -> None:
@@ -99,7 +108,9 @@ def _end(connection: socket.socket, ended: threading.Event) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def call_app(app: Any, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+def call_app(
+    app: Any, url: str, body: bytes, headers: dict[str, str]
+) -> WebhookResponse:
     """Hand a request to a WSGI app in this process."""
     from werkzeug.test import Client
 
@@ -112,7 +123,7 @@ def call_app(app: Any, url: str, body: bytes, headers: dict[str, str]) -> Answer
         headers=_complete(headers, parts),
         base_url=f"http://{app_host(app)}",
     ) as response:
-        return Answer(
+        return WebhookResponse(
             response.status_code, response.get_data(as_text=True)[:MAX_ANSWER]
         )
 

@@ -1,6 +1,6 @@
 """Send pipeline: merge defaults, render, emit signals, check, call the API, report.
 
-:meth:`.Postal.send` is :meth:`Mailer.send`.
+:meth:`.Postal.send` is :meth:`SendPipeline.send`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
-from ..calling import call_receiver
 from ..errors import CancelSend, ConfigurationError, MessageError, PostalError
+from ..receivers import call_receiver
 from ..settings import Settings, read_suppressed
 from ..signals import message_sending, message_sent, send_failed
 from .attachment import Attachment
-from .body import Body
-from .client import Client
-from .headers import missing
 from .message import FIELDS, Message
-from .prepare import Prepared, prepare
+from .payload import Body, Prepared, prepare
 from .result import SendResult, made_up_result, read_result
 from .stored import (
     Delivery,
@@ -35,13 +32,14 @@ from .stored import (
     read_details,
 )
 from .templates import render_templates
+from .transport import HTTPTransport
 
 if TYPE_CHECKING:
     from blinker import NamedSignal
 
     from ..extension import Postal
 
-__all__ = ["Mailer", "Ready"]
+__all__ = ["Ready", "SendPipeline"]
 
 _log = logging.getLogger("flask_postal.sending")
 
@@ -64,7 +62,7 @@ class Ready:
     suppressed: bool
 
 
-class Mailer:
+class SendPipeline:
     """Sends the mail of one app through one Postal.
 
     :param postal: The extension, for the receivers of signals.
@@ -74,7 +72,7 @@ class Mailer:
     def __init__(self, postal: Postal, settings: Settings) -> None:
         self._postal = postal
         self._settings = settings
-        self._client = Client(settings)
+        self._client = HTTPTransport(settings)
         self._defaults = _defaults(settings)
         self._made_up_ids = itertools.count(1)
         self._warns_of_sandbox = settings.uses_sandbox
@@ -222,7 +220,7 @@ def _merge(message: Message, defaults: Message, *, content: bool) -> None:
             continue
         value = getattr(message, name)
         if name == "extra_headers":
-            message.extra_headers = {**missing(default, value), **value}
+            message.extra_headers = {**_missing(default, value), **value}
         elif isinstance(default, dict):
             setattr(message, name, {**default, **value})
         elif name in _JOINED:
@@ -238,3 +236,9 @@ def _is_among(item: Any, items: list[Any]) -> bool:
     if item in items:
         return True
     return isinstance(item, Attachment) and bool(items) and item.resolved() in items
+
+
+def _missing(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the default headers that are not given, in any case."""
+    names = {str(name).lower() for name in given}
+    return {name: v for name, v in defaults.items() if str(name).lower() not in names}

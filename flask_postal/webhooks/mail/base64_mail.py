@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from ...errors import PayloadError
 
-__all__ = ["EncodedMail", "cut_out", "decode"]
+__all__ = ["Base64Mail", "cut_out", "decode"]
 
 #: Bytes of a body from which on the mail in it is not decoded before it is asked for.
 LARGE = 4 * 1024
@@ -28,7 +28,7 @@ _BEGINNING = re.compile(rb"(?:[A-Za-z0-9+/]{60}\\n){16}")
 _END = re.compile(rb"[A-Za-z0-9+/]{0,59}={0,2}(?:\\n)?")
 
 
-class EncodedMail:
+class Base64Mail:
     """A mail in base64.
 
     :param text: The base64, with line breaks, or ...
@@ -88,13 +88,13 @@ def cut_out(body: bytes) -> tuple[bytes, memoryview] | None:
     return rest, memoryview(body)[start:end]
 
 
-def decode(text: str) -> EncodedMail:
+def decode(text: str) -> Base64Mail:
     """Decode a mail at once, and strictly.
 
     :raises PayloadError: if it is no base64.
     """
     try:
-        return EncodedMail(raw=base64.b64decode(text.replace("\n", ""), validate=True))
+        return Base64Mail(raw=base64.b64decode(text.replace("\n", ""), validate=True))
     except (binascii.Error, ValueError):
         raise PayloadError("the message is not base64") from None
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flask_postal import Attachment, Message
-from flask_postal.sandbox.compose import compose
-from flask_postal.sandbox.tracked import insert_tracking
+from flask_postal.sandbox.link_tracking import insert_tracking
+from flask_postal.sandbox.mime import compose
 
 from .mails import message, raw
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .faults import Fault
 
-__all__ = ["FATES", "Fate", "Step", "fate_of"]
+__all__ = ["SCENARIOS", "Scenario", "Step", "scenario_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class Scenario:
     """What becomes of a mail, and what befalls the webhooks about it."""
 
     steps: tuple[Step, ...]
@@ -36,20 +36,20 @@ class Fate:
 
 _SENT = Step(1, "Sent")
 
-FATES = {
-    "delayed": Fate((Step(1, "SoftFail"), Step(301, "Sent"))),
-    "failed": Fate((Step(1, "HardFail"),)),
-    "held": Fate((Step(1, "Held"),)),
-    "bounced": Fate((_SENT, Step(3, "Bounced"))),
-    "opened": Fate((_SENT, Step(3, "Loaded"))),
-    "clicked": Fate((_SENT, Step(3, "Loaded"), Step(4, "Clicked"))),
-    "duplicate": Fate((_SENT,), Fault.DUPLICATE),
-    "lost": Fate((_SENT,), Fault.DROP),
-    "late": Fate((_SENT,), Fault.LATE),
+SCENARIOS = {
+    "delayed": Scenario((Step(1, "SoftFail"), Step(301, "Sent"))),
+    "failed": Scenario((Step(1, "HardFail"),)),
+    "held": Scenario((Step(1, "Held"),)),
+    "bounced": Scenario((_SENT, Step(3, "Bounced"))),
+    "opened": Scenario((_SENT, Step(3, "Loaded"))),
+    "clicked": Scenario((_SENT, Step(3, "Loaded"), Step(4, "Clicked"))),
+    "duplicate": Scenario((_SENT,), Fault.DUPLICATE),
+    "lost": Scenario((_SENT,), Fault.DROP),
+    "late": Scenario((_SENT,), Fault.LATE),
 }
 
 
-def fate_of(recipient: str) -> Fate:
+def scenario_for(recipient: str) -> Scenario:
     """Return what becomes of a mail to an address; what follows a ``+`` is a label."""
     name = recipient.rpartition("@")[0].partition("+")[0].lower()
-    return FATES.get(name, Fate((_SENT,)))
+    return SCENARIOS.get(name, Scenario((_SENT,)))

@@ -7,15 +7,21 @@ import secrets
 
 from flask import Response, request
 
-__all__ = ["MADE", "Made", "answer", "log_and_answer", "new_reference"]
+__all__ = [
+    "SAVED_RESPONSES",
+    "SavedResponse",
+    "answer",
+    "log_and_answer",
+    "new_reference",
+]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: Where in the WSGI environment a view adds what it made to a list, a :class:`Made`.
-MADE = "flask_postal.answer"
+#: Key of the WSGI environment under which a view appends its :class:`SavedResponse`.
+SAVED_RESPONSES = "flask_postal.answer"
 
 
-class Made:
+class SavedResponse:
     """What a view made, out of reach of the app's own code."""
 
     __slots__ = ("content", "headers", "line", "status")

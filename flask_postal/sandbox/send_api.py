@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .compose import compose
 from .engine import Engine
+from .mail_reader import PostalMail, in_brackets
+from .mime import compose
 from .params import ruby_blank, ruby_text
-from .reading import PostalMail, in_brackets
-from .refusals import FailedError, RefusedError
+from .refusals import APIFailedError, APIRefusedError
 from .store import Mail
 
 __all__ = ["send_message", "send_raw"]
@@ -50,8 +50,8 @@ def send_message(
     """Check the fields of send/message, and take the mail.
 
     :param allowed: The domains that may send; all if there are none.
-    :raises RefusedError: for the first check that fails.
-    :raises FailedError: where Postal answers HTTP 500, perhaps with the mail to some
+    :raises APIRefusedError: for the first check that fails.
+    :raises APIFailedError: where Postal answers HTTP 500, perhaps with the mail to some
         of the recipients already taken.
     """
     fields = dict(content)
@@ -60,7 +60,7 @@ def send_message(
     # Postal makes all checks before it looks at the first error, so that a From
     # address of a wrong type fails whatever else is missing.
     if errors := _errors(lists, fields, allowed):
-        raise RefusedError(errors[0], _MESSAGES[errors[0]])
+        raise APIRefusedError(errors[0], _MESSAGES[errors[0]])
     # A list in a list counts as one address until now.
     recipients = [a for name in lists for a in _flat(lists[name])]
     headers = fields.get("headers")
@@ -68,7 +68,7 @@ def send_message(
     for name in ("to", "cc"):
         fields[name] = [ruby_text(address) for address in _flat(lists[name])]
     if any(":" in name for name in fields["headers"]):
-        raise FailedError
+        raise APIFailedError
     fields["subject"] = _joined(fields.get("subject"), ", ")
     for name in ("plain_body", "html_body"):
         text = fields.get(name)
@@ -123,20 +123,22 @@ def send_raw(
     See :func:`send_message`.
     """
     if not isinstance(content.get("rcpt_to"), list):
-        raise RefusedError(None, "`rcpt_to` parameter is required but is missing")
+        raise APIRefusedError(None, "`rcpt_to` parameter is required but is missing")
     for name in ("mail_from", "data"):
         if ruby_blank(content.get(name)):
-            raise RefusedError(None, f"`{name}` parameter is required but is missing")
+            raise APIRefusedError(
+                None, f"`{name}` parameter is required but is missing"
+            )
     if not isinstance(content["data"], str):
-        raise FailedError
+        raise APIFailedError
     raw = _decode(content["data"])
     head, separator, _ = raw.partition(b"\r\n\r\n")
     if not _is_utf8(_END_OF_HEADERS.split(head, maxsplit=1)[0]):
-        raise FailedError
+        raise APIFailedError
     mail = PostalMail(raw)
     authors = PostalMail(head).all_addresses("from")
     if not authors or not all(_may_send(a, allowed) for a in authors):
-        raise RefusedError("UnauthenticatedFromAddress", None)
+        raise APIRefusedError("UnauthenticatedFromAddress", None)
     recipients = {repr(item): item for item in content["rcpt_to"]}.values()
     return _accept(
         engine,
@@ -172,7 +174,7 @@ def _accept(
     mails: list[Mail] = []
     for recipient in recipients:
         if not fits or not isinstance(recipient, str) or len(recipient) > MAX_TEXT:
-            raise FailedError
+            raise APIFailedError
         mails += engine.accept(
             [recipient],
             raw,
@@ -200,19 +202,19 @@ def _attachments(value: Any) -> list[dict[str, Any]]:
     if ruby_blank(value) and not isinstance(value, str):
         return []
     if not isinstance(value, (list, dict)):
-        raise FailedError
+        raise APIFailedError
     found = []
     for item in value:
         if not isinstance(item, dict):
             continue
         name, data = item.get("name"), item.get("data")
         if not ruby_blank(name) and not isinstance(name, str):
-            raise FailedError
+            raise APIFailedError
         if isinstance(data, str):
             data = _decode(data)
             data = data if data.strip() else ""
         elif data is not None and data is not False:
-            raise FailedError
+            raise APIFailedError
         found.append(
             {"name": name, "content_type": item.get("content_type"), "data": data}
         )
@@ -238,7 +240,7 @@ def _addresses(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [[name, address] for name, address in value.items()]
     if not isinstance(value, list):
-        raise FailedError
+        raise APIFailedError
     return value
 
 
@@ -252,7 +254,7 @@ def _flat(items: Iterable[Any]) -> list[Any]:
 def _bare(address: Any) -> Any:
     """Cut the name off an address by Postal's own rule."""
     if not isinstance(address, str):
-        raise FailedError
+        raise APIFailedError
     return re.sub(r"\(.+?\)", "", in_brackets(address)).strip()
 
 

@@ -16,14 +16,14 @@ from typing import TypeVar
 from ..address import Address
 from ..values import as_subject
 from ..webhooks.mail.addresses import read_addresses
+from ..webhooks.mail.base64_mail import Base64Mail
 from ..webhooks.mail.charsets import decode
-from ..webhooks.mail.encoded import EncodedMail
+from ..webhooks.mail.encoded_words import decode_words
 from ..webhooks.mail.headers import read_headers
 from ..webhooks.mail.message import InboundMessage
 from ..webhooks.mail.parameters import Parameters, read_parameters
 from ..webhooks.mail.raw import RawMail
 from ..webhooks.mail.structure import Part, cut
-from ..webhooks.mail.words import decode_words
 
 __all__ = ["PostalFile", "PostalMail", "base64_lines", "in_brackets", "read_mail"]
 
@@ -36,7 +36,7 @@ _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 
 def read_mail(raw: bytes) -> InboundMessage:
     """Read a mail; nothing it holds raises."""
-    return InboundMessage(RawMail(EncodedMail(raw=raw)))
+    return InboundMessage(RawMail(Base64Mail(raw=raw)))
 
 
 def base64_lines(data: bytes) -> str:

@@ -10,12 +10,12 @@ from .dedupe import Cache, MemoryCache, check_cache
 from .discovery import DiscoveredKeys, fetch_jwks
 from .keys import PublicKey, load_keys
 
-__all__ = ["Inbox"]
+__all__ = ["WebhookState"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
 
-class Inbox:
+class WebhookState:
     """The receiving side of one app, made by ``init_app``.
 
     :raises ConfigurationError: for a key or a cache that can't be used.
