@@ -22,7 +22,7 @@ from werkzeug.serving import make_server
 
 from flask_postal import ConfigurationError
 from flask_postal.sandbox import Sandbox
-from flask_postal.sandbox.server import hook_urls
+from flask_postal.sandbox.webhook_client import hook_urls
 
 from . import create_app
 

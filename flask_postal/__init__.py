@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         WebhookError,
     )
     from .extension import Postal
-    from .outcome import EventType, HoldReason, RejectReason
+    from .outcome import HoldReason, RejectReason
     from .sending.attachment import Attachment
     from .sending.batch import SendOutcome
     from .sending.message import Message
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         server_event_received,
         tracking_received,
     )
+    from .vocabulary import EventType
     from .webhooks.events import InboundEvent, ServerEvent, TrackingEvent
     from .webhooks.mail.attachment import InboundAttachment
     from .webhooks.mail.message import InboundMessage
@@ -100,7 +101,7 @@ _HOMES = {
     "CancelSend": ".errors",
     "ConfigurationError": ".errors",
     "Delivery": ".sending.stored",
-    "EventType": ".outcome",
+    "EventType": ".vocabulary",
     "HoldReason": ".outcome",
     "InboundAttachment": ".webhooks.mail.attachment",
     "InboundEvent": ".webhooks.events",

@@ -22,6 +22,7 @@ from .errors import PostalError, TransportError
 
 if TYPE_CHECKING:
     from .extension import Postal
+    from .sandbox import Sandbox
 
 __all__ = ["postal_cli"]
 
@@ -87,7 +88,41 @@ def keys_command(name: str | None) -> None:
         )
 
 
-@postal_cli.command("sandbox")
+class _CommandWithTables(click.Command):
+    """Command whose help names the rows of a table.
+
+    A table is imported when the help is shown, because this module is imported with
+    every app.
+    """
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help, with the tables filled in."""
+        if self.help is not None:
+            self.help = self.help.format_map(_Tables())
+        return super().get_help(ctx)
+
+
+class _Tables(dict[str, str]):
+    """The rows of a table, by the table's name in a help text."""
+
+    def __missing__(self, name: str) -> str:
+        from .sandbox.faults import API_FAULTS, Fault
+        from .sandbox.scenarios import SCENARIOS
+        from .vocabulary import MESSAGE_EVENTS, SERVER_EVENTS
+
+        words: dict[str, list[str]] = {
+            "scenarios": list(SCENARIOS),
+            "events": [event.word for event in MESSAGE_EVENTS],
+            "server_events": [event.word for event in SERVER_EVENTS],
+            "api_faults": [str(fault) for fault in Fault if fault in API_FAULTS],
+            "webhook_faults": [
+                str(fault) for fault in Fault if fault not in API_FAULTS
+            ],
+        }
+        return ", ".join(words[name])
+
+
+@postal_cli.command("sandbox", cls=_CommandWithTables)
 @name_option
 @click.option("--port", default=5025, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -115,14 +150,13 @@ def sandbox_command(
 ) -> None:
     """Run a Postal for development, until Ctrl-C.
 
-    It sends nothing anywhere. What becomes of a mail is decided by its recipient:
-    delayed, failed, held, bounced, opened, clicked, duplicate, lost or late @ any
-    domain; all others are delivered.
+    It sends no mail. What happens to a message depends on its recipient's name, at any
+    domain: {scenarios}. Every other message is delivered.
     """
     if not app_url.startswith("http://"):
         raise click.UsageError("--app-url begins with http://")
     from .sandbox import Clock, Sandbox
-    from .sandbox.server import hook_urls
+    from .sandbox.webhook_client import hook_urls
 
     postal = _postal(name)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -137,39 +171,52 @@ def sandbox_command(
         )
         if fault:
             sandbox.fault(fault)
-        hooks: tuple[str, str] | None = None
         if any(f".{n}".endswith(f".{postal.key}.tracking") for n in app.view_functions):
             hooks = hook_urls(app, postal.key, app_url)
             sandbox.tracking_url, sandbox.inbound_url = hooks
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-    log = logging.getLogger("flask_postal.sandbox")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
     for number in (signal.SIGINT, signal.SIGTERM):
         # Also where the shell that started it has it ignored.
         signal.signal(number, signal.default_int_handler)
-    with _explained(), sandbox:
-        settings = sandbox.settings(name).items()
-        values = {key: value for key, value in settings if value is not None}
-        click.echo("A Postal for development. Put into the app's configuration:\n")
-        for key, value in values.items():
-            click.echo(f"    {key} = {value!r}")
-        click.echo("\nor, where it has app.config.from_prefixed_env():\n")
-        for key, value in values.items():
-            click.echo(f"    export FLASK_{key}={value}")
-        if hooks is None:
-            click.echo("\nThis app has no webhooks; register postal.blueprint.")
-        else:
-            click.echo(f"\nEvents go to {hooks[0]},\nmail that comes in to {hooks[1]}.")
-        kept = "in memory" if folder is None else f"in {folder}"
-        click.echo(f"Mails are kept {kept}; see them at {sandbox.url}/")
-        click.echo("Ctrl-C stops it.")
+    with _explained(), _logged("flask_postal.sandbox"), sandbox:
+        _introduce(sandbox, name, folder)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
             click.echo("stopped")
-    log.removeHandler(handler)
+
+
+def _introduce(sandbox: Sandbox, name: str | None, folder: str | None) -> None:
+    """Print the settings with which an app uses a sandbox, and where to look."""
+    settings = sandbox.settings(name).items()
+    values = {key: value for key, value in settings if value is not None}
+    click.echo("A Postal for development. Put into the app's configuration:\n")
+    for key, value in values.items():
+        click.echo(f"    {key} = {value!r}")
+    click.echo("\nor, where it has app.config.from_prefixed_env():\n")
+    for key, value in values.items():
+        click.echo(f"    export FLASK_{key}={value}")
+    if sandbox.tracking_url is None:
+        click.echo("\nThis app has no webhooks; register postal.blueprint.")
+    else:
+        click.echo(f"\nEvents go to {sandbox.tracking_url},")
+        click.echo(f"incoming mail to {sandbox.inbound_url}.")
+    kept = "in memory" if folder is None else f"in {folder}"
+    click.echo(f"Mails are kept {kept}; see them at {sandbox.url}/")
+    click.echo("Ctrl-C stops it.")
+
+
+@contextmanager
+def _logged(name: str) -> Iterator[None]:
+    """Show what a logger says, with the time of day."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log = logging.getLogger(name)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 @postal_cli.command("send-test")
@@ -208,7 +255,7 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
         )
 
 
-@postal_cli.command("trigger")
+@postal_cli.command("trigger", cls=_CommandWithTables)
 @name_option
 @click.argument("event")
 @click.option("--to", help="The recipient it is about; of a mail, else the one in To.")
@@ -243,10 +290,9 @@ def trigger_command(
 ) -> None:
     """Have the sandbox post an event, or a mail, to this app.
 
-    EVENT is delivered, deferred, failed, held, bounced, opened, clicked, one of
-    Postal's own names such as DomainDNSError, or inbound.
+    EVENT is {events}, {server_events}, another of Postal's own names, or inbound.
     """
-    from .sandbox.trigger import parse_change
+    from .sandbox.webhook_bodies import parse_change
 
     postal = _postal(name)
     if event == "inbound":
@@ -287,7 +333,7 @@ def replay_command(name: str | None, file: Path) -> None:
     _show(_ask_sandbox(_postal(name), "replay", {"body": body}))
 
 
-@postal_cli.command("fault")
+@postal_cli.command("fault", cls=_CommandWithTables)
 @name_option
 @click.argument("fault", required=False)
 @click.option(
@@ -302,8 +348,7 @@ def fault_command(
 ) -> None:
     """Let something go wrong in the sandbox, and list what does.
 
-    FAULT befalls calls of the API: 500, 502, 403, suspended, hang, reset,
-    reset-stored, truncated; or webhooks: duplicate, drop, reorder, late, foreign.
+    FAULT applies to calls of the API ({api_faults}) or to webhooks ({webhook_faults}).
     """
     content = {"fault": fault, "times": times, "clear": clear}
     active = _ask_sandbox(_postal(name), "fault", content)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from .vocabulary import BY_STATUS, EventType
+
 __all__ = [
-    "EventType",
     "HoldReason",
     "Outcome",
     "RejectReason",
@@ -20,19 +21,6 @@ __all__ = [
     "redact",
     "redact_all",
 ]
-
-
-class EventType(StrEnum):
-    """What happened to a mail. The values are Anymail's names."""
-
-    QUEUED = "queued"  #: Postal holds it back; see ``hold_reason``.
-    DELIVERED = "delivered"  #: The recipient's server has taken it.
-    DEFERRED = "deferred"  #: Not now; Postal tries again, up to 18 times.
-    FAILED = "failed"  #: Given up; see ``reject_reason``.
-    BOUNCED = "bounced"  #: Taken, and then sent back.
-    OPENED = "opened"
-    CLICKED = "clicked"
-    UNKNOWN = "unknown"  #: Nothing this version knows; see ``esp_event``.
 
 
 class RejectReason(StrEnum):
@@ -57,18 +45,6 @@ class HoldReason(StrEnum):
     SPAM = "spam"  #: It looks like spam to Postal.
     OTHER = "other"
 
-
-_EVENT_TYPES = {
-    "Sent": EventType.DELIVERED,
-    "SoftFail": EventType.DEFERRED,
-    "HardFail": EventType.FAILED,
-    "Held": EventType.QUEUED,
-    "HoldCancelled": EventType.QUEUED,
-    "Pending": EventType.QUEUED,
-    "Bounced": EventType.BOUNCED,
-    "Error": EventType.DEFERRED,
-    "Processed": EventType.DELIVERED,
-}
 
 _HOLD_WORDS = (
     ("suppression list", HoldReason.SUPPRESSED),
@@ -113,7 +89,8 @@ def read_outcome(
 
     :returns: The fields of an :class:`Outcome`.
     """
-    event_type = _EVENT_TYPES.get(status or "", EventType.UNKNOWN)
+    row = BY_STATUS.get(status or "")
+    event_type = row.event_type if row is not None else EventType.UNKNOWN
     details = redact(details) if details else None
     output = redact(output) if output else None
     code, enhanced = _smtp_reply(output)

@@ -24,12 +24,11 @@ from .errors import ConfigurationError
 from .extension import Postal
 from .sandbox import ManualClock, Sandbox, SigningKey
 from .sandbox.mail_reader import read_mail
-from .sandbox.server import hook_urls
-from .sandbox.trigger import EVENTS
-from .sandbox.webhook_client import WebhookResponse, app_host
+from .sandbox.webhook_client import WebhookResponse, app_host, hook_urls
 from .sending.message import Message
 from .sending.result import RecipientStatus
 from .signals import message_sent
+from .vocabulary import EventType, find_event
 
 __all__ = ["WebhookClient", "outbox", "sandboxed"]
 
@@ -190,7 +189,8 @@ class WebhookClient:
             "subject": subject,
             "tag": tag,
         }
-        bounced = EVENTS.get(event, event) == "MessageBounced"
+        row = find_event(event)
+        bounced = row is not None and row.event_type is EventType.BOUNCED
         place = "original_message" if bounced else "message"
         changes = {
             f"payload.{place}.{key}": value

@@ -7,10 +7,13 @@ from where it came in.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+from .errors import PayloadError
 
 __all__ = [
     "as_bool",
@@ -19,6 +22,7 @@ __all__ = [
     "as_line",
     "as_str",
     "as_subject",
+    "read_json_object",
     "utc_time",
 ]
 
@@ -98,3 +102,20 @@ def utc_time(seconds: Any) -> datetime | None:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError, ValueError):
         return None
+
+
+def read_json_object(body: bytes) -> Mapping[str, Any]:
+    """Read a JSON object in UTF-8.
+
+    :raises PayloadError: for anything else.
+    """
+    # json.loads would guess UTF-16 and -32, which Postal never writes.
+    try:
+        content = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        problem = f"the body is not JSON: {type(error).__name__}"
+    else:
+        if isinstance(content, dict):
+            return content
+        problem = "the body is JSON, and no object"
+    raise PayloadError(problem)

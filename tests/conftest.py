@@ -10,8 +10,7 @@ from blinker import Signal
 from flask import Flask
 
 from flask_postal import Postal, inbound_received, tracking_received
-from flask_postal.sandbox import Sandbox
-from flask_postal.sandbox.traffic import SigningKey
+from flask_postal.sandbox import Sandbox, SigningKey
 
 from .captures import DKIM_RECORD
 from .secret import SECRET

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_postal import PayloadError, server_event_received
-from flask_postal.sandbox.traffic import SigningKey
+from flask_postal.sandbox import SigningKey
 from flask_postal.webhooks.events import ServerEvent, TrackingEvent
 from flask_postal.webhooks.tracking import parse_tracking
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_postal import Address, PayloadError
-from flask_postal.sandbox.traffic import SigningKey, serialize
+from flask_postal.sandbox import SigningKey
+from flask_postal.sandbox.webhook_bodies import serialize
 from flask_postal.webhooks.inbound import FORM, JSON, parse_inbound
 from flask_postal.webhooks.mail.base64_mail import Base64Mail, cut_out
 from flask_postal.webhooks.mail.message import InboundMessage

@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from flask_postal import ConfigurationError, SignatureError
-from flask_postal.sandbox import Sandbox
-from flask_postal.sandbox.traffic import SigningKey
+from flask_postal.sandbox import Sandbox, SigningKey
 from flask_postal.webhooks import discovery
 from flask_postal.webhooks.discovery import STALE, DiscoveredKeys, _Attempt, fetch_jwks
 from flask_postal.webhooks.keys import load_keys

@@ -10,7 +10,7 @@ from werkzeug.serving import make_server
 
 from flask_postal import ConfigurationError, Message, Postal, tracking_received
 from flask_postal.sandbox import Sandbox
-from flask_postal.sandbox.traffic import serialize
+from flask_postal.sandbox.webhook_bodies import serialize
 from flask_postal.webhooks.keys import load_keys
 
 from .captures import JWKS, Recorded

@@ -11,10 +11,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from flask_postal.sandbox import Sandbox
+from flask_postal.sandbox import Mail, Sandbox
 from flask_postal.sandbox.endpoint import FORMATS, inbound_request
 from flask_postal.sandbox.message_api import describe
-from flask_postal.sandbox.store import Mail
 from flask_postal.sandbox.verdicts import judge_inbound
 
 from .captures import Recorded
@@ -133,10 +132,9 @@ def posted(
     sandbox: Sandbox, raw: bytes, format: str = "hash-json", **options: Any
 ) -> Any:
     """The fields of the request that the sandbox makes of a mail."""
-    engine = sandbox._engine
-    request = engine.receive(
+    request = sandbox.receive(
         raw,
-        recipient="in@example.test",
+        to="in@example.test",
         sender="a@outside.test",
         format=format,
         **options,
@@ -267,8 +265,8 @@ def test_replies_are_divided(
 def test_spam_is_told_in_all_places(sandbox: Sandbox, spam: bool) -> None:
     status = "Spam" if spam else "NotSpam"
     assert posted(sandbox, HEAD + b"\r\nx", spam=spam)["spam_status"] == status
-    (mail,) = sandbox._store.mails()
-    described = describe(sandbox._store, mail, ["inspection", "details"])
+    (mail,) = sandbox.store.mails()
+    described = describe(sandbox.store, mail, ["inspection", "details"])
     score = 7.5 if spam else 0.0
     inspection = described["inspection"]
     assert (inspection["inspected"], inspection["spam"]) == (True, spam)

@@ -15,7 +15,8 @@ from flask_limiter.util import get_remote_address
 from flask_wtf.csrf import CSRFProtect
 
 from flask_postal import Postal, RejectMail, inbound_received, tracking_received
-from flask_postal.sandbox.traffic import SigningKey, serialize, webhook
+from flask_postal.sandbox import SigningKey
+from flask_postal.sandbox.webhook_bodies import serialize, webhook
 
 from .captures import DKIM_RECORD, KEY1024_DKIM_RECORD, Recorded, flip_bit
 from .conftest import MakeApp

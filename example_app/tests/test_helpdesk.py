@@ -132,7 +132,7 @@ def test_a_mail_that_is_delivered_twice_is_stored_once(
     app.extensions["postal"].inbox(app).cache = None  # as after a restart
     mail = compose_mail("Help", "Please.", to="help@example.com")
     request = postal_sandbox.receive(mail, to="help@example.com", format=format_)
-    again = postal_sandbox._engine.retry(request)
+    again = postal_sandbox.retry(request)
     assert [attempt.status for attempt in again.attempts] == [200, 200]
     assert count(app) == (1, 2)  # the mail and its confirmation
 

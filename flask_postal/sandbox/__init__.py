@@ -1,8 +1,8 @@
-"""A Postal for development: on loopback, with really signed webhooks.
+"""A Postal for development: on loopback, with really signed webhooks, sending no mail.
 
-It never sends mail anywhere. :class:`Sandbox` is what users hold; a mail comes in
-through :mod:`.api`, :mod:`.engine` lets happen to it what :mod:`.fates` says, and
-:mod:`.calls` posts the webhooks about it.
+:class:`Sandbox` is what users hold. A message comes in through :mod:`.api`, is stored
+by :mod:`.outgoing`, which lets happen to it what :mod:`.scenarios` says, and
+:mod:`.webhooks` posts the events about it to the app.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from .clock import Clock, ManualClock
 from .compose import compose_mail, reply_to
 from .faults import Fault
+from .records import Attempt, Mail, WebhookRequest
 from .server import Sandbox
-from .store import Attempt, Mail, WebhookRequest
-from .traffic import SigningKey
+from .signing_key import SigningKey
 
 __all__ = [
     "Attempt",

@@ -1,4 +1,4 @@
-"""Postal's HTTP API, its keys and its tracked links, as a Flask app."""
+"""Postal's HTTP API, its public keys and its tracked links."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from flask import Flask, Response, redirect, request
+from flask import Blueprint, Flask, Response, redirect, request
 from werkzeug.urls import iri_to_uri
 
-from .engine import MAX_MAIL, SERVER_TOKEN, Engine
+from ..vocabulary import BY_NAME
+from .current import bind, current_simulation
 from .faults import Fault
+from .incoming import MAX_MAIL
 from .message_api import describe, describe_deliveries
-from .params import api_params, read_request, ruby_blank
-from .refusals import APIFailedError, APIRefusedError
+from .outgoing import SERVER_TOKEN
+from .params import (
+    APIFailedError,
+    APIRefusedError,
+    api_params,
+    read_request,
+    ruby_blank,
+)
+from .records import Mail
 from .send_api import send_message, send_raw
-from .store import Mail
-from .traffic import serialize
+from .simulation import Simulation
+from .webhook_bodies import serialize
 
-__all__ = ["create_app"]
+__all__ = ["api", "create_app"]
 
 _log = logging.getLogger("flask_postal.sandbox")
 
@@ -37,117 +46,136 @@ _PIXEL = base64.b64decode(
 )
 
 
-def create_app(
-    engine: Engine,
-    *,
-    api_key: Callable[[], str],
-    domains: Iterable[str],
-    stopping: threading.Event,
-) -> Flask:
-    """Make the app.
+api = Blueprint("api", __name__)
 
-    :param domains: The domains that may send; all if there are none.
-    :param stopping: Ends the calls that hang.
-    """
+#: Answers a call: (simulation, parameters) -> the ``data`` of the response.
+Answer = Callable[[Simulation, Mapping[str, Any]], Any]
+
+
+def create_app(simulation: Simulation, *blueprints: Blueprint) -> Flask:
+    """Create the sandbox's app, which only programs on this machine may call."""
     app = Flask("flask_postal.sandbox", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_MAIL * 4 // 3 + 1024 * 1024
-    allowed = frozenset(domain.lower() for domain in domains)
-
-    @app.before_request
-    def guard() -> Response | None:
-        """Let in nobody but this machine's own programs.
-
-        A page in a browser can make it call us under a name of its own (DNS
-        rebinding), or post to us from another origin.
-        """
-        host = request.host.rpartition(":")[0] if ":" in request.host else request.host
-        host = host.strip("[]").lower()
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            return _page(403)
-        origin = request.headers.get("Origin")
-        if origin is not None and origin != request.host_url.rstrip("/"):
-            return _page(403)
-        return None
-
-    def endpoint(name: str, answer: Callable[[Mapping[str, Any]], Any]) -> None:
-        def view() -> Response:
-            fault = engine.faults.take(api=True)
-            if fault is not None:
-                _log.info("fault: %s befalls a call of %s", fault, name)
-            if fault is not None and (failed := _fail(fault, stopping)) is not None:
-                return failed
-            began = time.monotonic()
-            try:
-                content = read_request()
-                _authenticate(api_key())
-                if fault is Fault.SUSPENDED:
-                    raise APIRefusedError("ServerSuspended", None)
-                status, data = "success", answer(api_params(content))
-            except APIRefusedError as refusal:
-                status, data = refusal.status, refusal.data
-            except (APIFailedError, TypeError, AttributeError, ValueError):
-                # As Postal does with values of types that it has not thought of.
-                return _page(500)
-            took = round(time.monotonic() - began, 3)
-            body = serialize(
-                {"status": status, "time": took, "flags": {}, "data": data}
-            )
-            if fault is Fault.RESET_STORED:
-                return _reset()
-            if fault is Fault.TRUNCATED:
-                half = Response(body[: len(body) // 2], content_type=_JSON)
-                half.headers["Content-Length"] = str(len(body))
-                half.automatically_set_content_length = False
-                return half
-            return Response(body, content_type=_JSON)
-
-        app.add_url_rule(
-            f"/api/v1/{name}",
-            name,
-            view,
-            methods=["GET", "POST", "PUT", "PATCH"],
-            provide_automatic_options=False,
-        )
-
-    endpoint("send/message", partial(send_message, engine, allowed))
-    endpoint("send/raw", partial(send_raw, engine, allowed))
-    endpoint(
-        "messages/message",
-        lambda content: describe(
-            engine.store, _find(engine, content), content.get("_expansions")
-        ),
-    )
-    endpoint(
-        "messages/deliveries",
-        lambda content: describe_deliveries(engine.store, _find(engine, content)),
-    )
-
-    @app.get("/.well-known/jwks.json")
-    def jwks() -> Response:
-        return Response(serialize(engine.key.jwks()), mimetype="application/json")
-
-    @app.get(f"/img/{SERVER_TOKEN}/<token>")
-    def pixel(token: str) -> Response:
-        if (mail := engine.store.mail_by_token(token)) is not None:
-            engine.happen(mail, "Loaded", **_visitor())
-        return Response(_PIXEL, mimetype="image/png")
-
-    @app.get(f"/{SERVER_TOKEN}/<token>")
-    def click(token: str) -> Any:
-        link = engine.store.link(token)
-        mail = engine.store.mail(link[0]) if link else None
-        try:
-            target = iri_to_uri(link[1]) if link else ""
-        except ValueError:
-            target = ""
-        if link is None or mail is None or not target:
-            return Response("Invalid link", 404, mimetype="text/plain")
-        engine.happen(mail, "Clicked", url=link[1], **_visitor())
-        return redirect(target, 307)
-
+    bind(app, simulation)
+    app.before_request(_guard)
     for status in (400, 404, 405, 413, 500):
         app.register_error_handler(status, partial(_error_page, status))
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
     return app
+
+
+def _guard() -> Response | None:
+    """Refuse requests that a web page may have caused.
+
+    A page in a browser can make the browser call this server under a name of its own
+    (DNS rebinding), or post to it from another origin.
+    """
+    host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+    host = host.strip("[]").lower()
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        return _page(403)
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != request.host_url.rstrip("/"):
+        return _page(403)
+    return None
+
+
+# ---- the API
+
+
+def _call(name: str, answer: Answer) -> Response:
+    """Answer an API call as Postal does, or let the active fault happen."""
+    simulation = current_simulation()
+    fault = simulation.take_api_fault()
+    if fault is not None:
+        _log.info("fault %s applies to a call of %s", fault, name)
+        if (failed := _fail(fault, simulation.stopping)) is not None:
+            return failed
+    began = time.monotonic()
+    try:
+        content = read_request()
+        _authenticate(simulation.api_key)
+        if fault is Fault.SUSPENDED:
+            raise APIRefusedError("ServerSuspended", None)
+        status, data = "success", answer(simulation, api_params(content))
+    except APIRefusedError as refusal:
+        status, data = refusal.status, refusal.data
+    except (APIFailedError, TypeError, AttributeError, ValueError):
+        # Postal too fails at values of types that it doesn't expect.
+        return _page(500)
+    took = round(time.monotonic() - began, 3)
+    body = serialize({"status": status, "time": took, "flags": {}, "data": data})
+    if fault is Fault.RESET_STORED:
+        return _reset()
+    if fault is Fault.TRUNCATED:
+        half = Response(body[: len(body) // 2], content_type=_JSON)
+        half.headers["Content-Length"] = str(len(body))
+        half.automatically_set_content_length = False
+        return half
+    return Response(body, content_type=_JSON)
+
+
+def _message(simulation: Simulation, content: Mapping[str, Any]) -> Any:
+    mail = _find(simulation, content)
+    return describe(simulation.store, mail, content.get("_expansions"))
+
+
+def _deliveries(simulation: Simulation, content: Mapping[str, Any]) -> Any:
+    return describe_deliveries(simulation.store, _find(simulation, content))
+
+
+_ENDPOINTS: dict[str, Answer] = {
+    "send/message": send_message,
+    "send/raw": send_raw,
+    "messages/message": _message,
+    "messages/deliveries": _deliveries,
+}
+for _name, _answer in _ENDPOINTS.items():
+    api.add_url_rule(
+        f"/api/v1/{_name}",
+        _name,
+        partial(_call, _name, _answer),
+        methods=["GET", "POST", "PUT", "PATCH"],
+        provide_automatic_options=False,
+    )
+
+
+# ---- keys and tracked links
+
+
+@api.get("/.well-known/jwks.json")
+def jwks() -> Response:
+    """The public half of the signing key."""
+    return Response(
+        serialize(current_simulation().key.jwks()), mimetype="application/json"
+    )
+
+
+@api.get(f"/img/{SERVER_TOKEN}/<token>")
+def pixel(token: str) -> Response:
+    """The tracking pixel: whoever loads it has opened the mail."""
+    simulation = current_simulation()
+    if (mail := simulation.store.mail_by_token(token)) is not None:
+        simulation.outgoing.happen(mail, BY_NAME["MessageLoaded"], **_visitor())
+    return Response(_PIXEL, mimetype="image/png")
+
+
+@api.get(f"/{SERVER_TOKEN}/<token>")
+def click(token: str) -> Any:
+    """A tracked link: notes the click, and redirects to the original address."""
+    simulation = current_simulation()
+    link = simulation.store.link(token)
+    mail = simulation.store.mail(link[0]) if link else None
+    try:
+        target = iri_to_uri(link[1]) if link else ""
+    except ValueError:
+        target = ""
+    if link is None or mail is None or not target:
+        return Response("Invalid link", 404, mimetype="text/plain")
+    clicked = BY_NAME["MessageLinkClicked"]
+    simulation.outgoing.happen(mail, clicked, url=link[1], **_visitor())
+    return redirect(target, 307)
 
 
 def _visitor() -> dict[str, Any]:
@@ -211,13 +239,13 @@ def _authenticate(api_key: str) -> None:
         )
 
 
-def _find(engine: Engine, content: Mapping[str, Any]) -> Mail:
+def _find(simulation: Simulation, content: Mapping[str, Any]) -> Mail:
     number = content.get("id")
     if ruby_blank(number):
         raise APIRefusedError(None, "`id` parameter is required but is missing")
     if type(number) is not int:
         raise APIFailedError
-    mail = engine.store.mail(number) if abs(number) < 2**63 else None
+    mail = simulation.store.mail(number) if abs(number) < 2**63 else None
     if mail is None:
         raise APIRefusedError(
             "MessageNotFound", "No message found matching provided ID", id=number

@@ -10,7 +10,7 @@ from email.utils import format_datetime, make_msgid
 
 from ..address import Address
 from .mail_reader import read_mail
-from .store import Mail
+from .records import Mail
 
 __all__ = ["compose_mail", "reply_to"]
 

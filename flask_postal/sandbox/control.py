@@ -1,24 +1,28 @@
-"""The sandbox by remote control: what the commands of ``flask postal`` call."""
+"""The sandbox's control routes, which the commands of ``flask postal`` call."""
 
 from __future__ import annotations
 
 import base64
 import hmac
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
-from .store import WebhookRequest
+from .current import current_simulation
+from .records import WebhookRequest
+from .simulation import Simulation
 
-if TYPE_CHECKING:
-    from .server import Sandbox
+__all__ = ["control"]
 
-__all__ = ["add_control", "describe_request"]
+control = Blueprint("control", __name__, url_prefix="/sandbox")
+
+Content = Mapping[str, Any]
 
 
 def describe_request(made: WebhookRequest) -> dict[str, Any]:
-    """Tell what became of a request."""
+    """Describe a request and the app's last response, for the CLI."""
     last = made.attempts[-1] if made.attempts else None
     return {
         "event": made.event,
@@ -32,56 +36,59 @@ def describe_request(made: WebhookRequest) -> dict[str, Any]:
     }
 
 
-def add_control(app: Flask, sandbox: Sandbox) -> None:
-    """Add the routes; each wants the API key and takes JSON."""
+def _call(do: Callable[[Simulation, Content], Any]) -> tuple[Response, int] | Response:
+    """Check the API key and the JSON of a request, and act on it."""
+    simulation = current_simulation()
+    given = request.headers.get("X-Server-API-Key", "")
+    if not hmac.compare_digest(given.encode(), simulation.api_key.encode()):
+        return jsonify(error="the API key is not this sandbox's"), 403
+    content = request.get_json(silent=True)
+    if not isinstance(content, dict):
+        return jsonify(error="JSON is missing"), 400
+    try:
+        return jsonify(do(simulation, content))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return jsonify(error=str(error)), 400
 
-    def route(name: str, do: Callable[[Mapping[str, Any]], Any]) -> None:
-        def view() -> tuple[Response, int] | Response:
-            given = request.headers.get("X-Server-API-Key", "")
-            if not hmac.compare_digest(given.encode(), sandbox.api_key.encode()):
-                return jsonify(error="the API key is not this sandbox's"), 403
-            content = request.get_json(silent=True)
-            if not isinstance(content, dict):
-                return jsonify(error="JSON is missing"), 400
-            try:
-                return jsonify(do(content))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                return jsonify(error=str(error)), 400
 
-        app.add_url_rule(f"/sandbox/{name}", f"control_{name}", view, methods=["POST"])
+def _trigger(simulation: Simulation, content: Content) -> dict[str, Any]:
+    made = simulation.trigger(
+        content["event"], to=content.get("to"), set=content.get("set")
+    )
+    return describe_request(made)
 
-    def trigger(content: Mapping[str, Any]) -> dict[str, Any]:
-        return describe_request(
-            sandbox.trigger(
-                content["event"], to=content.get("to"), set=content.get("set")
-            )
-        )
 
-    def receive(content: Mapping[str, Any]) -> dict[str, Any]:
-        return describe_request(
-            sandbox.receive(
-                base64.b64decode(content["raw"]),
-                to=content["to"],
-                sender=content.get("sender"),
-                format=content.get("format", "raw-json"),
-            )
-        )
+def _receive(simulation: Simulation, content: Content) -> dict[str, Any]:
+    made = simulation.receive(
+        base64.b64decode(content["raw"]),
+        to=content["to"],
+        sender=content.get("sender"),
+        format=content.get("format", "raw-json"),
+    )
+    return describe_request(made)
 
-    def replay(content: Mapping[str, Any]) -> dict[str, Any]:
-        return describe_request(sandbox.post(base64.b64decode(content["body"])))
 
-    def fault(content: Mapping[str, Any]) -> dict[str, int | None]:
-        if content.get("clear"):
-            sandbox.clear_faults()
-        if content.get("fault"):
-            sandbox.fault(content["fault"], content.get("times"))
-        return sandbox.faults
+def _replay(simulation: Simulation, content: Content) -> dict[str, Any]:
+    return describe_request(simulation.post(base64.b64decode(content["body"])))
 
-    def urls(content: Mapping[str, Any]) -> dict[str, str | None]:
-        return {"tracking": sandbox.tracking_url, "inbound": sandbox.inbound_url}
 
-    route("urls", urls)
-    route("trigger", trigger)
-    route("receive", receive)
-    route("replay", replay)
-    route("fault", fault)
+def _fault(simulation: Simulation, content: Content) -> dict[str, int | None]:
+    if content.get("clear"):
+        simulation.clear_faults()
+    if content.get("fault"):
+        simulation.fault(content["fault"], content.get("times"))
+    return simulation.faults
+
+
+def _urls(simulation: Simulation, content: Content) -> dict[str, str | None]:
+    return {"tracking": simulation.tracking_url, "inbound": simulation.inbound_url}
+
+
+for _name, _do in {
+    "urls": _urls,
+    "trigger": _trigger,
+    "receive": _receive,
+    "replay": _replay,
+    "fault": _fault,
+}.items():
+    control.add_url_rule(f"/{_name}", _name, partial(_call, _do), methods=["POST"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -10,10 +11,10 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from .mail_reader import PostalMail, base64_lines
-from .store import Mail
-from .traffic import serialize
+from .records import Mail
+from .webhook_bodies import serialize
 
-__all__ = ["FORMATS", "inbound_request", "receive_headers"]
+__all__ = ["FORMATS", "inbound_request", "read_stored_request", "receive_headers"]
 
 #: Format -> media type.
 FORMATS = {
@@ -62,12 +63,36 @@ def inbound_request(
             "size": mail.size,
         }
     else:
-        fields = _hash(mail, encoding=encoding, strip_replies=strip_replies)
+        fields = _parsed_fields(mail, encoding=encoding, strip_replies=strip_replies)
     body = serialize(fields) if encoding == "json" else _form(fields)
     return body, FORMATS[format]
 
 
-def _hash(mail: Mail, *, encoding: str, strip_replies: bool) -> dict[str, Any]:
+def read_stored_request(body: bytes) -> tuple[str, str, str]:
+    """Recognise a request by its body.
+
+    :returns: The webhook, the event or format, and the media type.
+    :raises ValueError: if it is neither an event nor a mail.
+    """
+    if body.startswith(b"id=") and b"rcpt_to=" in body:
+        kind = "raw-form" if b"&message=" in body else "hash-form"
+        return "inbound", kind, FORMATS[kind]
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
+    content = content if isinstance(content, dict) else {}
+    if isinstance(content.get("event"), str):
+        return "tracking", content["event"], "application/json"
+    if "rcpt_to" in content:
+        kind = "raw-json" if "message" in content else "hash-json"
+        return "inbound", kind, FORMATS[kind]
+    raise ValueError(
+        "this is the body of neither an event nor a mail; store it as Postal sent it"
+    )
+
+
+def _parsed_fields(mail: Mail, *, encoding: str, strip_replies: bool) -> dict[str, Any]:
     message = PostalMail(mail.raw)
     text, quoted = message.plain_body, None
     if strip_replies:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .mail_reader import PostalMail, base64_lines
-from .store import Mail, Store
+from .records import Mail
+from .store import Store
 
 __all__ = ["describe", "describe_deliveries"]
 

@@ -1,4 +1,5 @@
-"""Reads the parameters of an API call as the framework under Postal does."""
+"""Reads the parameters of an API call as the framework under Postal does, or refuses
+them as Postal does."""
 
 from __future__ import annotations
 
@@ -10,12 +11,37 @@ from urllib.parse import parse_qs
 from flask import request
 from werkzeug.exceptions import BadRequest
 
-from .refusals import APIFailedError
-
-__all__ = ["api_params", "read_request", "ruby_blank", "ruby_text"]
+__all__ = [
+    "APIFailedError",
+    "APIRefusedError",
+    "api_params",
+    "read_request",
+    "ruby_blank",
+    "ruby_text",
+]
 
 #: How deep Ruby's JSON parser follows lists and objects.
 MAX_DEPTH = 100
+
+
+class APIRefusedError(Exception):
+    """An error that Postal reports with HTTP 200.
+
+    :param code: Postal's name of it; ``None`` for a parameter error.
+    """
+
+    def __init__(self, code: str | None, message: str | None, **more: Any) -> None:
+        super().__init__(message)
+        self.status: str = "error" if code else "parameter-error"
+        self.data: dict[str, Any] = dict(more)
+        if message:
+            self.data = {"message": message, **more}
+        if code:
+            self.data["code"] = code
+
+
+class APIFailedError(Exception):
+    """Anything that makes Postal answer HTTP 500."""
 
 
 def read_request() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What becomes of a mail: its recipient's name decides.
+"""Decides what happens to a message in the sandbox: its recipient's name says it.
 
-``bounced@example.com`` bounces, ``opened+ana@example.com`` is opened; all others are
-delivered after a second.
+A message to ``bounced@example.com`` bounces, one to ``opened+ana@example.com`` is
+opened; every other message is delivered after a second.
 """
 
 from __future__ import annotations
@@ -15,41 +15,65 @@ __all__ = ["SCENARIOS", "Scenario", "Step", "scenario_for"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that happens to a mail.
+    """One thing that happens to a message.
 
-    :param after: Seconds after it was accepted.
-    :param kind: ``Sent``, ``SoftFail``, ``HardFail``, ``Held``, ``Bounced``, ``Loaded``
-        or ``Clicked``.
+    :param after: Seconds after the message was accepted.
+    :param event: Postal's name of the event; see :mod:`flask_postal.vocabulary`.
     """
 
     after: float
-    kind: str
+    event: str
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What becomes of a mail, and what befalls the webhooks about it."""
+    """What happens to a message, and to the webhooks about it.
 
+    :param about: The same in words, for the page and the documentation.
+    :param webhooks: A fault that applies to every webhook about the message.
+    """
+
+    about: str
     steps: tuple[Step, ...]
     webhooks: Fault | None = None
 
 
-_SENT = Step(1, "Sent")
+_SENT = Step(1, "MessageSent")
+_OPENED = Step(3, "MessageLoaded")
+_DELIVERED = Scenario("delivered after a second", (_SENT,))
 
+#: Local part of the recipient -> scenario.
 SCENARIOS = {
-    "delayed": Scenario((Step(1, "SoftFail"), Step(301, "Sent"))),
-    "failed": Scenario((Step(1, "HardFail"),)),
-    "held": Scenario((Step(1, "Held"),)),
-    "bounced": Scenario((_SENT, Step(3, "Bounced"))),
-    "opened": Scenario((_SENT, Step(3, "Loaded"))),
-    "clicked": Scenario((_SENT, Step(3, "Loaded"), Step(4, "Clicked"))),
-    "duplicate": Scenario((_SENT,), Fault.DUPLICATE),
-    "lost": Scenario((_SENT,), Fault.DROP),
-    "late": Scenario((_SENT,), Fault.LATE),
+    "delayed": Scenario(
+        "deferred, and delivered after five minutes",
+        (Step(1, "MessageDelayed"), Step(301, "MessageSent")),
+    ),
+    "failed": Scenario(
+        "refused for good, with 550 5.1.1", (Step(1, "MessageDeliveryFailed"),)
+    ),
+    "held": Scenario(
+        "held, because the server is in development mode", (Step(1, "MessageHeld"),)
+    ),
+    "bounced": Scenario(
+        "delivered, and returned by a bounce mail two seconds later",
+        (_SENT, Step(3, "MessageBounced")),
+    ),
+    "opened": Scenario("delivered and opened", (_SENT, _OPENED)),
+    "clicked": Scenario(
+        "delivered, opened, and its first link clicked",
+        (_SENT, _OPENED, Step(4, "MessageLinkClicked")),
+    ),
+    "duplicate": Scenario(
+        "delivered; the webhook is sent twice", (_SENT,), Fault.DUPLICATE
+    ),
+    "lost": Scenario("delivered; the webhook is never sent", (_SENT,), Fault.DROP),
+    "late": Scenario(
+        "delivered; the webhook is sent twenty minutes late", (_SENT,), Fault.LATE
+    ),
 }
 
 
 def scenario_for(recipient: str) -> Scenario:
-    """Return what becomes of a mail to an address; what follows a ``+`` is a label."""
+    """Return the scenario of a recipient; a label after ``+`` is ignored."""
     name = recipient.rpartition("@")[0].partition("+")[0].lower()
-    return SCENARIOS.get(name, Scenario((_SENT,)))
+    return SCENARIOS.get(name, _DELIVERED)

@@ -8,12 +8,11 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .engine import Engine
 from .mail_reader import PostalMail, in_brackets
 from .mime import compose
-from .params import ruby_blank, ruby_text
-from .refusals import APIFailedError, APIRefusedError
-from .store import Mail
+from .params import APIFailedError, APIRefusedError, ruby_blank, ruby_text
+from .records import Mail
+from .simulation import Simulation
 
 __all__ = ["send_message", "send_raw"]
 
@@ -44,12 +43,9 @@ _MESSAGES = {
 }
 
 
-def send_message(
-    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
-) -> dict[str, Any]:
+def send_message(simulation: Simulation, content: Mapping[str, Any]) -> dict[str, Any]:
     """Check the fields of send/message, and take the mail.
 
-    :param allowed: The domains that may send; all if there are none.
     :raises APIRefusedError: for the first check that fails.
     :raises APIFailedError: where Postal answers HTTP 500, perhaps with the mail to some
         of the recipients already taken.
@@ -59,7 +55,7 @@ def send_message(
     fields["attachments"] = _attachments(fields.get("attachments"))
     # Postal makes all checks before it looks at the first error, so that a From
     # address of a wrong type fails whatever else is missing.
-    if errors := _errors(lists, fields, allowed):
+    if errors := _errors(lists, fields, simulation.domains):
         raise APIRefusedError(errors[0], _MESSAGES[errors[0]])
     # A list in a list counts as one address until now.
     recipients = [a for name in lists for a in _flat(lists[name])]
@@ -74,10 +70,10 @@ def send_message(
         text = fields.get(name)
         fields[name] = None if ruby_blank(text) else _joined(text, "")
     message_id = f"{uuid.uuid4()}@rp.sandbox.localhost"
-    raw = compose(fields, message_id=message_id, timestamp=engine.clock.now())
+    raw = compose(fields, message_id=message_id, timestamp=simulation.clock.now())
     tag = fields.get("tag")
     return _accept(
-        engine,
+        simulation,
         # Names are cut off one by one: what is no string fails when its turn comes.
         (_bare(recipient) for recipient in recipients if recipient is not None),
         raw,
@@ -115,9 +111,7 @@ def _errors(
     return errors
 
 
-def send_raw(
-    engine: Engine, allowed: frozenset[str], content: Mapping[str, Any]
-) -> dict[str, Any]:
+def send_raw(simulation: Simulation, content: Mapping[str, Any]) -> dict[str, Any]:
     """Check the fields of send/raw, and take the mail as it is.
 
     See :func:`send_message`.
@@ -137,11 +131,11 @@ def send_raw(
         raise APIFailedError
     mail = PostalMail(raw)
     authors = PostalMail(head).all_addresses("from")
-    if not authors or not all(_may_send(a, allowed) for a in authors):
+    if not authors or not all(_may_send(a, simulation.domains) for a in authors):
         raise APIRefusedError("UnauthenticatedFromAddress", None)
     recipients = {repr(item): item for item in content["rcpt_to"]}.values()
     return _accept(
-        engine,
+        simulation,
         recipients,
         raw,
         sender=ruby_text(content["mail_from"]),
@@ -154,7 +148,7 @@ def send_raw(
 
 
 def _accept(
-    engine: Engine,
+    simulation: Simulation,
     recipients: Iterable[Any],
     raw: bytes,
     *,
@@ -175,7 +169,7 @@ def _accept(
     for recipient in recipients:
         if not fits or not isinstance(recipient, str) or len(recipient) > MAX_TEXT:
             raise APIFailedError
-        mails += engine.accept(
+        mails += simulation.outgoing.accept(
             [recipient],
             raw,
             sender=sender,

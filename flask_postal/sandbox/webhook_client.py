@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from flask import Flask
+
 from ..errors import ConfigurationError
 from ..settings import is_loopback
 
@@ -21,6 +23,7 @@ __all__ = [
     "call_app",
     "call_url",
     "check_target",
+    "hook_urls",
 ]
 
 #: Seconds that Postal gives a webhook.
@@ -156,3 +159,28 @@ def _plain(url: str) -> str:
     except ValueError:  # http://[127.0.0.1]/
         return ascii(url.rpartition("@")[2])
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def hook_urls(app: Flask, postal_key: str, base_url: str) -> tuple[str, str]:
+    """Return where an app has its webhooks.
+
+    :raises ConfigurationError: if it has none.
+    """
+    adapter = app.url_map.bind("localhost")
+    paths = []
+    for hook in ("tracking", "inbound"):
+        endpoint = next(
+            (
+                name
+                for name in app.view_functions
+                if f".{name}".endswith(f".{postal_key}.{hook}")
+            ),
+            None,
+        )
+        if endpoint is None:
+            raise ConfigurationError(
+                "this app has no webhooks; call"
+                " app.register_blueprint(postal.blueprint)"
+            )
+        paths.append(base_url.rstrip("/") + adapter.build(endpoint))
+    return paths[0], paths[1]

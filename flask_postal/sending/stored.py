@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import MessageError, TransportError
-from ..outcome import EventType, Outcome, read_outcome, redact_all
+from ..outcome import Outcome, read_outcome, redact_all
 from ..values import as_bool, as_dict, as_int, as_str, utc_time
+from ..vocabulary import EventType
 
 __all__ = [
     "EXPANSIONS",

@@ -11,13 +11,12 @@ from functools import partial
 from typing import Any
 
 from ..errors import PayloadError
-from ..values import as_str, utc_time
+from ..values import as_str, read_json_object, utc_time
 from .events import InboundEvent
 from .mail.base64_mail import Base64Mail, cut_out, decode
 from .mail.fields import FieldsMail
 from .mail.message import InboundMessage, MailSource
 from .mail.raw import RawMail
-from .payload import read_json
 
 __all__ = ["FORM", "JSON", "parse_inbound"]
 
@@ -53,11 +52,11 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
     elif cut := cut_out(body):
         rest, text = cut
         mail = Base64Mail(text=text)
-        fields = read_json(rest)
+        fields = read_json_object(rest)
         if fields.get("message") != "":  # there is a second one
-            fields, mail = read_json(body), None
+            fields, mail = read_json_object(body), None
     else:
-        fields = read_json(body)
+        fields = read_json_object(body)
     if "rcpt_to" not in fields:
         raise PayloadError(
             "the body is no mail", misdirected="event" in fields and "uuid" in fields

@@ -9,31 +9,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PayloadError
-from ..outcome import EventType, read_outcome, redact_all
-from ..values import as_dict, as_int, as_line, as_str, as_subject, utc_time
+from ..outcome import read_outcome, redact_all
+from ..values import (
+    as_dict,
+    as_int,
+    as_line,
+    as_str,
+    as_subject,
+    read_json_object,
+    utc_time,
+)
+from ..vocabulary import BY_NAME, PostalEvent
 from .events import ServerEvent, TrackingEvent
-from .payload import read_json
 
 __all__ = ["parse_tracking"]
 
-#: The status that an event has where its payload does not tell.
-_STATUSES = {
-    "MessageSent": "Sent",
-    "MessageDelayed": "SoftFail",
-    "MessageDeliveryFailed": "HardFail",
-    "MessageHeld": "Held",
-    "MessageBounced": "Bounced",
-}
-#: Events that carry no status; what they mean is in their names.
-_NAMED = {
-    "MessageLinkClicked": EventType.CLICKED,
-    "MessageLoaded": EventType.OPENED,
-}
-_SERVER_EVENTS = frozenset(
-    {"DomainDNSError", "SendLimitApproaching", "SendLimitExceeded"}
-)
 #: ``/`` or ``:``, written with its code.
 _ESCAPED_URL = re.compile(rb"\\u00(?:2[fF]|3[aA])")
+#: Stands for every event that the table does not have.
+_UNKNOWN = PostalEvent(name=None)
 _RECORDS = ("spf", "dkim", "mx", "return_path")
 
 
@@ -46,7 +40,7 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
     """
     if body.startswith(b"id="):
         raise PayloadError("the body is a form", misdirected=b"&rcpt_to=" in body)
-    content = read_json(body)
+    content = read_json_object(body)
     name = as_str(content.get("event"))
     if name is None:
         raise PayloadError("the body is no event", misdirected="rcpt_to" in content)
@@ -54,33 +48,13 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
     message = as_dict(payload.get("message")) or as_dict(
         payload.get("original_message")
     )
-    get = message.get
-    outcome = read_outcome(
-        _STATUSES.get(name),
-        as_str(payload.get("details")),
-        as_str(payload.get("output")),
-    )
-    created_at = utc_time(content.get("timestamp"))
-    event_id = as_str(content.get("uuid"))
-    common: dict[str, Any] = {
-        **outcome,
-        "event_id": event_id,
-        "created_at": created_at,
-        "timestamp": utc_time(payload.get("timestamp")) or created_at,
-        "id": as_int(get("id")),
-        "token": as_str(get("token")),
-        "message_id": as_line(get("message_id")),
-        "recipient": as_line(get("to")),
-        "sender": as_line(get("from")),
-        "subject": as_subject(get("subject")),
-        "esp_event": redact_all(content) if _may_hold_url(body) else content,
-        "dedupe_key": event_id or hashlib.sha256(body).hexdigest(),
-    }
-    if name in _SERVER_EVENTS or message.get("direction") == "incoming":
+    row = BY_NAME.get(name, _UNKNOWN)
+    common = _common(row, content, payload, message)
+    common["esp_event"] = redact_all(content) if _may_hold_url(body) else content
+    common["dedupe_key"] = common["event_id"] or hashlib.sha256(body).hexdigest()
+    if row.about == "server" or message.get("direction") == "incoming":
         return _server_event(name, payload, common)
     tag = as_line(message.get("tag"))
-    if name in _NAMED:
-        common["event_type"] = _NAMED[name]
     return TrackingEvent(
         tags=[tag] if tag else [],
         click_url=as_line(payload.get("url")),
@@ -89,6 +63,34 @@ def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
         bounce=as_dict(payload.get("bounce")) or None,
         **common,
     )
+
+
+def _common(
+    row: PostalEvent,
+    content: Mapping[str, Any],
+    payload: Mapping[str, Any],
+    message: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Read what events about a message and events about the server have in common."""
+    get = message.get
+    created_at = utc_time(content.get("timestamp"))
+    common = read_outcome(
+        row.status, as_str(payload.get("details")), as_str(payload.get("output"))
+    )
+    if row.status is None:  # the event's name alone says what happened
+        common["event_type"] = row.event_type
+    common.update(
+        event_id=as_str(content.get("uuid")),
+        created_at=created_at,
+        timestamp=utc_time(payload.get("timestamp")) or created_at,
+        id=as_int(get("id")),
+        token=as_str(get("token")),
+        message_id=as_line(get("message_id")),
+        recipient=as_line(get("to")),
+        sender=as_line(get("from")),
+        subject=as_subject(get("subject")),
+    )
+    return common
 
 
 def _may_hold_url(body: bytes) -> bool:

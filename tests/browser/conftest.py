@@ -19,7 +19,7 @@ from example_app import create_app
 from example_app.models import db
 from flask_postal import Message
 from flask_postal.sandbox import Clock, Sandbox, SigningKey
-from flask_postal.sandbox.server import hook_urls
+from flask_postal.sandbox.webhook_client import hook_urls
 
 from ..processes import needed
 

@@ -27,7 +27,7 @@ def test_a_reply_takes_several_files(
     no_sideways(page)
     page.click("#reply")
     expect(page.locator("#timeline")).to_contain_text("the mail is delivered")
-    (mail,) = (m for m in world.sandbox._store.mails() if m.direction == "incoming")
+    (mail,) = (m for m in world.sandbox.store.mails() if m.direction == "incoming")
     attachments = mail.content.attachments
     assert [file.filename for file in attachments] == ["log.txt", "photo é.png"]
     assert attachments[1].content == "photo é.png".encode()
@@ -45,7 +45,7 @@ def test_a_reply_that_is_too_large_is_refused_with_a_page(
     page.click("#reply")
     expect(page.locator("h1")).to_have_text("Too large")
     expect(page.locator("#problem")).to_contain_text("may have 26,214,400 bytes")
-    assert len(world.sandbox._store.mails()) == 1
+    assert len(world.sandbox.store.mails()) == 1
 
 
 @both_sizes
@@ -71,7 +71,7 @@ def test_a_bounce_names_a_mail_that_is_gone_without_a_link(
 ) -> None:
     number = send(world)
     world.sandbox.trigger("bounced", to="ana@example.com")
-    world.sandbox._store._forget(number)
+    world.sandbox.store._forget(number)
     page.goto(world.sandbox.url)
     page.click("text=Undelivered Mail")
     original = page.locator("#bounce-of")

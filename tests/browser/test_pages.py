@@ -13,7 +13,7 @@ from example_app.receivers import open_ticket
 from flask_postal.sandbox import compose_mail
 from flask_postal.sandbox.endpoint import FORMATS
 from flask_postal.sandbox.faults import Fault
-from flask_postal.sandbox.trigger import SERVER_EVENTS
+from flask_postal.vocabulary import SERVER_EVENTS
 
 from .conftest import (
     FILES_LEFT_OPEN,
@@ -253,9 +253,9 @@ def test_the_panels_of_the_server(page: Page, world: World, size: Size) -> None:
     page.goto(f"{world.sandbox.url}/server")
     no_sideways(page)
     shoot(page, "sandbox-server", size)
-    for name in SERVER_EVENTS:
-        page.click(f"button[value={name}]")
-        expect(page.locator("#requests")).to_contain_text(name)
+    for event in SERVER_EVENTS:
+        page.click(f"button[value={event.name}]")
+        expect(page.locator("#requests")).to_contain_text(str(event.name))
     for fault in Fault:
         page.click(f"button[name=fault][value='{fault}']")
         expect(page.locator("#active")).to_contain_text(str(fault))
@@ -330,7 +330,7 @@ def test_no_field_of_a_mail_runs_anything(page: Page, world: World) -> None:
         f"{world.sandbox.url}/server",
         *(f"{world.url}/desk/ticket/{number + 1}" for number in range(2 * len(XSS))),
     ]
-    for mail in world.sandbox._store.list_mails():
+    for mail in world.sandbox.store.list_mails():
         incoming = mail.direction == "incoming"
         views = (
             ("html", "text", "headers", "raw", "attachments") if incoming else ("html",)

@@ -1,17 +1,10 @@
-"""The one builder of what a Postal writes: bodies, byte for byte, and signatures.
-
-The sandbox serves it, the tests send it.
-"""
+"""The key pair that a Postal installation signs its webhooks with."""
 
 from __future__ import annotations
 
 import base64
-import json
 import math
 import os
-import re
-import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +17,7 @@ from ..errors import ConfigurationError
 from ..webhooks.keys import PublicKey
 from ..webhooks.signature import sign
 
-__all__ = ["SigningKey", "message_payload", "serialize", "webhook", "webhook_body"]
-
-# What Rails escapes in otherwise raw UTF-8, so that JSON can stand in HTML.
-_RAILS_ESCAPES = re.compile("[<>&\u2028\u2029]")
-
-
-def serialize(content: Any) -> bytes:
-    """Write JSON as Postal does: no blanks, raw UTF-8, and Rails' escapes."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return _RAILS_ESCAPES.sub(lambda m: f"\\u{ord(m[0]):04x}", text).encode()
+__all__ = ["SigningKey"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,64 +97,6 @@ class SigningKey:
                 }
             ]
         }
-
-
-def message_payload(
-    *,
-    id: int,
-    token: str,
-    message_id: str | None,
-    to: str,
-    sender: str | None,
-    subject: str | None,
-    timestamp: float,
-    tag: str | None = None,
-    direction: str = "outgoing",
-    spam_status: str = "NotChecked",
-) -> dict[str, Any]:
-    """Build the dict by which a webhook names a message, its keys in Postal's order."""
-    return {
-        "id": id,
-        "token": token,
-        "direction": direction,
-        "message_id": message_id,
-        "to": to,
-        "from": sender,
-        "subject": subject,
-        "timestamp": timestamp,
-        "spam_status": spam_status,
-        "tag": tag,
-    }
-
-
-def webhook(
-    event: str,
-    payload: Mapping[str, Any],
-    timestamp: float,
-    event_id: str | None = None,
-) -> bytes:
-    """Write the body of a webhook request; see :func:`webhook_body`."""
-    return serialize(webhook_body(event, payload, timestamp, event_id))
-
-
-def webhook_body(
-    event: str,
-    payload: Mapping[str, Any],
-    timestamp: float,
-    event_id: str | None = None,
-) -> dict[str, Any]:
-    """Build what a webhook request holds.
-
-    :param event: Postal's name of the event, such as ``"MessageSent"``.
-    :param timestamp: When it was written, in seconds since 1970.
-    :param event_id: Its UUID; a new one if not given.
-    """
-    return {
-        "event": event,
-        "timestamp": timestamp,
-        "payload": payload,
-        "uuid": event_id or str(uuid.uuid4()),
-    }
 
 
 def _base64url(number: int) -> str:

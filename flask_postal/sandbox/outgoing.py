@@ -1,0 +1,235 @@
+"""Outgoing mail: accepts messages and lets happen to them what their scenario says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..sending.result import new_token
+from ..vocabulary import BY_NAME, BY_STATUS, EventType, PostalEvent
+from .clock import Clock
+from .link_tracking import insert_tracking
+from .mailbox import Mailbox, describe_mail, new_message_id
+from .records import Mail, WebhookRequest
+from .scenarios import scenario_for
+from .schedule import Schedule
+from .store import Store
+from .webhooks import WebhookSender
+
+__all__ = ["SERVER_TOKEN", "OutgoingMail"]
+
+_log = logging.getLogger("flask_postal.sandbox")
+
+#: Names the mail server in tracked links and return paths.
+SERVER_TOKEN = "sndbox"  # noqa: S105
+
+
+class OutgoingMail:
+    """The outgoing mail of one sandbox.
+
+    :param url: Returns the sandbox's own address, for tracked links.
+    :param tracking: Whether links are tracked and a pixel is added to HTML.
+    :param changed: Called when something has happened that the page shows.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        schedule: Schedule,
+        mailbox: Mailbox,
+        webhooks: WebhookSender,
+        *,
+        url: Callable[[], str],
+        tracking: bool,
+        changed: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._schedule = schedule
+        self._mailbox = mailbox
+        self._webhooks = webhooks
+        self._url = url
+        self._tracking = tracking
+        self._changed = changed
+        schedule.register("step", self._do_step)
+
+    def accept(
+        self,
+        recipients: Sequence[str],
+        raw: bytes,
+        *,
+        sender: str | None,
+        subject: str | None,
+        message_id: str | None,
+        tag: str | None,
+        bounce: bool = False,
+        bounce_for_id: int = 0,
+        broken: bool = False,
+    ) -> list[Mail]:
+        """Accept a message; each recipient gets a mail of its own.
+
+        :param raw: The message in MIME.
+        :param broken: Whether Postal's worker fails at it, which no webhook reports.
+        """
+        mails = []
+        for recipient in recipients:
+            now = self._clock.now()
+            mail = self._mailbox.add(
+                raw,
+                direction="outgoing",
+                recipient=recipient,
+                sender=sender,
+                subject=subject,
+                message_id=message_id,
+                tag=tag,
+                bounce=bounce,
+                bounce_for_id=bounce_for_id,
+            )
+            mails.append(mail)
+            _log.info("mail %d to %s: %a", mail.id, ascii(recipient), subject)
+            steps = scenario_for(recipient).steps
+            if broken:
+                due = now + steps[0].after
+                self._schedule.plan(due, "step", mail=mail.id, event="Error")
+                continue
+            for step in steps:
+                due = now + step.after
+                self._schedule.plan(due, "step", mail=mail.id, event=step.event)
+        self._changed()
+        return mails
+
+    def happen(
+        self, mail: Mail, event: PostalEvent, **seen: Any
+    ) -> WebhookRequest | None:
+        """Let an event happen to a mail, and report it to the app in its turn.
+
+        :param seen: As for :meth:`note`.
+        """
+        payload = self.note(mail, event, **seen)
+        if event.name is None:
+            self._changed()
+            return None
+        return self._webhooks.report(event.name, payload, mail)
+
+    def note(
+        self,
+        mail: Mail,
+        event: PostalEvent,
+        *,
+        url: str | None = None,
+        ip_address: str = "203.0.113.9",
+        user_agent: str | None = "Mozilla/5.0 (Sandbox)",
+    ) -> dict[str, Any]:
+        """Note what an event changes, without reporting it.
+
+        :param url: The link that was clicked; the mail's first link if not given.
+        :returns: The payload of the event's webhook.
+        """
+        if event.event_type is EventType.BOUNCED:
+            return self._note_bounce(mail)
+        payload: dict[str, Any] = {"message": describe_mail(mail)}
+        if event.status is not None:
+            return payload | self._note_attempt(mail, event)
+        if event.event_type not in (EventType.OPENED, EventType.CLICKED):
+            return payload
+        clicked = event.event_type is EventType.CLICKED
+        seen = {"ip_address": ip_address, "user_agent": user_agent}
+        if clicked:
+            links = self._store.links(mail.id)
+            token, known = links[0] if links else (new_token(), None)
+            url = url or known or "https://example.com/"
+            payload |= {"url": url, "token": token}
+        self._store.add_activity(
+            mail_id=mail.id,
+            kind="click" if clicked else "load",
+            url=url,
+            timestamp=self._clock.now(),
+            **seen,
+        )
+        return payload | seen
+
+    def resend(self, mail: Mail) -> Mail:
+        """Accept a mail again, as it was sent."""
+        (again,) = self.accept(
+            [mail.recipient],
+            mail.raw,
+            sender=mail.sender,
+            subject=mail.subject,
+            message_id=mail.message_id,
+            tag=mail.tag,
+        )
+        return again
+
+    def _do_step(self, mail: int, event: str) -> None:
+        found = self._store.mail(mail)
+        row = BY_NAME.get(event) or BY_STATUS.get(event)
+        if found is not None and row is not None:
+            self.happen(found, row)
+
+    def _note_attempt(self, mail: Mail, event: PostalEvent) -> dict[str, Any]:
+        if event.attempted and mail.delivered is None:
+            self._store.update_mail(mail.id, delivered=self._delivered(mail))
+        return self._mailbox.note_delivery(
+            mail,
+            str(event.status),
+            event.details.format(to=mail.recipient),
+            event.output.format(to=mail.recipient),
+            attempted=event.attempted,
+        )
+
+    def _delivered(self, mail: Mail) -> bytes:
+        """Return a mail as it leaves Postal: with tracked links and Postal's header."""
+        raw = mail.raw
+
+        def link(url: str) -> str:
+            token = new_token()
+            self._store.add_link(token, mail.id, url)
+            return f"{self._url()}/{SERVER_TOKEN}/{token}"
+
+        if self._tracking:
+            pixel = f"{self._url()}/img/{SERVER_TOKEN}/{mail.token}"
+            try:
+                raw = insert_tracking(raw, link, pixel)
+            except (RecursionError, LookupError, ValueError, TypeError):
+                # The standard library can't parse it; deliver it unchanged.
+                _log.warning("mail %d can't be parsed; it is not tracked", mail.id)
+        return f"X-Postal-MsgID: {mail.token}\r\n".encode() + raw
+
+    def _note_bounce(self, mail: Mail) -> dict[str, Any]:
+        """Store the bounce mail by which another server returns a mail."""
+        message_id = new_message_id()
+        text = (
+            "From: Mail Delivery System <MAILER-DAEMON@sandbox.localhost>\r\n"
+            f"To: {SERVER_TOKEN}@rp.sandbox.localhost\r\n"
+            "Subject: Undelivered Mail Returned to Sender\r\n"
+            f"Message-ID: <{message_id}>\r\n\r\n"
+            f"<{mail.recipient}>: mailbox unavailable\r\n"
+        )
+        bounce = self._mailbox.add_incoming(
+            text.encode("utf-8", "replace"),
+            recipient=f"{SERVER_TOKEN}@rp.sandbox.localhost",
+            sender=None,
+            bounce=True,
+            bounce_for_id=mail.id,
+        )
+        self._mailbox.note_delivery(
+            bounce,
+            "Processed",
+            f"This has been detected as a bounce message for <msg:{mail.id}>.",
+            "",
+            attempted=False,
+        )
+        self._mailbox.note_delivery(
+            mail,
+            "Bounced",
+            f"We've received a bounce message for this e-mail. See <msg:{bounce.id}>"
+            " for details.",
+            "",
+            attempted=False,
+        )
+        return {
+            "original_message": describe_mail(mail),
+            "bounce": describe_mail(bounce),
+        }
