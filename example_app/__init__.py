@@ -1,7 +1,7 @@
-"""A help desk by mail: a contact form, tickets, answers that find their way back.
+"""A help desk by mail: a contact form, tickets, and replies that reach their ticket.
 
-:mod:`.mail` sends, :mod:`.receivers` takes what comes back; :mod:`.public` and
-:mod:`.desk` are the pages.
+:mod:`.mail` sends messages, :mod:`.receivers` handles events and inbound mail, and
+:mod:`.public` and :mod:`.desk` are the pages.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ __all__ = ["create_app", "postal"]
 postal = Postal()
 csrf = CSRFProtect()
 
-#: Settings that are read from the environment, beside POSTAL_*.
+#: Settings that are read from the environment, in addition to POSTAL_*.
 _FROM_ENVIRONMENT = ("SECRET_KEY", "DESK_PASSWORD", "MAIL_DOMAIN")
 
 
 def create_app(config: Mapping[str, Any] | None = None, **options: Any) -> Flask:
-    """Make the app.
+    """Create the app.
 
-    :param config: Settings over those of the environment.
-    :param options: For :class:`flask.Flask`: ``instance_path``.
+    :param config: Settings that override those from the environment.
+    :param options: Arguments for :class:`flask.Flask`, such as ``instance_path``.
     """
     app = Flask(__name__, instance_relative_config=True, **options)
     app.config.update(
-        #: Where answers arrive; Postal has a route from there to the inbound webhook.
+        #: The domain for replies; Postal routes its mail to the inbound webhook.
         MAIL_DOMAIN="example.com",
-        #: Without it nobody may see the desk, unless DESK_OPEN says that all may.
+        #: Without a password nobody can open the desk, unless DESK_OPEN is true.
         DESK_PASSWORD=None,
         DESK_OPEN=False,
     )
@@ -90,9 +90,13 @@ def create_app(config: Mapping[str, Any] | None = None, **options: Any) -> Flask
 
 
 def _secret_key(file: Path) -> str:
-    """Return a key that stays: it signs the addresses that answers come to."""
+    """Return the stored key, or create it.
+
+    It has to survive restarts, because it signs the addresses that replies are sent to.
+    """
     if not file.exists():
-        # Made whole before it has its name: other workers start in the same moment.
+        # Write the key before the file gets its name: other workers may start at the
+        # same moment and must not read half a key.
         with tempfile.NamedTemporaryFile("w", dir=file.parent) as new:
             new.write(secrets.token_hex())
             new.flush()
@@ -100,5 +104,5 @@ def _secret_key(file: Path) -> str:
                 os.link(new.name, file)
     key = file.read_text().strip()
     if len(key) < 32:
-        raise RuntimeError(f"{file} holds no key; delete it, and a new one is made")
+        raise RuntimeError(f"{file} contains no key; delete it to create a new one")
     return key

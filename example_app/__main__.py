@@ -1,12 +1,12 @@
-"""Run the help desk and, beside it, a sandbox: ``python -m example_app``.
+"""Run the help desk together with a sandbox: ``python -m example_app``.
 
-Both listen on 127.0.0.1 only. With POSTAL_API_URL and POSTAL_API_KEY in the environment
-the help desk uses that Postal, and no sandbox is started.
+Both listen on 127.0.0.1 only. If POSTAL_API_URL and POSTAL_API_KEY are set in the
+environment, the help desk uses that Postal, and no sandbox is started.
 
-The help desk answers requests for 127.0.0.1, localhost and MAIL_DOMAIN only; all
-others get a 400. To serve it under other names, for example behind a proxy, list them
-in the environment variable TRUSTED_HOSTS, separated by commas: they replace
-MAIL_DOMAIN. A name with a leading dot includes its subdomains.
+The help desk only accepts requests for the host names 127.0.0.1, localhost and
+MAIL_DOMAIN; all others get a 400. To serve it under other names, for example behind a
+proxy, list them in the environment variable TRUSTED_HOSTS, separated by commas: they
+replace MAIL_DOMAIN. A name with a leading dot includes its subdomains.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from . import create_app
 
 __all__ = ["main", "trusted_hosts"]
 
-#: Always trusted: the sandbox calls the webhooks by the first.
+#: Always trusted: the sandbox uses the first one to call the webhooks.
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -39,12 +39,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=_port, default=5000, help="0 takes a free one")
+    parser.add_argument("--port", type=_port, default=5000, help="0 picks a free port")
     parser.add_argument(
-        "--sandbox-port", type=_port, default=5025, help="0 takes a free one"
+        "--sandbox-port", type=_port, default=5025, help="0 picks a free port"
     )
     parser.add_argument(
-        "--data", type=Path, default=Path("instance"), help="where all is kept"
+        "--data", type=Path, default=Path("instance"), help="folder for all data"
     )
     arguments = parser.parse_args()
 
@@ -72,18 +72,18 @@ def main() -> None:
         config |= sandbox.settings()
     app = create_app(config, instance_path=str(folder))
     app.config["TRUSTED_HOSTS"] = trusted_hosts(app)
-    app.debug = True  # development: Postal may be a sandbox
+    app.debug = True  # otherwise, sending to a sandbox logs a warning
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     with listener:
-        # Werkzeug would print an error of its own for a port that is in use.
+        # Werkzeug gets the open socket: it prints its own error if a port is in use.
         server = make_server(
             *("127.0.0.1", arguments.port, app), threaded=True, fd=listener.fileno()
         )
     url = f"http://127.0.0.1:{server.port}"
     if sandbox:
         sandbox.tracking_url, sandbox.inbound_url = hook_urls(app, "postal", url)
-        print(f"Postal     {sandbox.url}  (the sandbox; nothing leaves this machine)")
+        print(f"Postal     {sandbox.url}  (the sandbox; no mail leaves this machine)")
     else:
         print(f"Postal     {app.config['POSTAL_API_URL']}")
     print(f"Desk       {url}/desk/")
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def trusted_hosts(app: Flask) -> list[str]:
-    """Return the names that the help desk answers to."""
+    """Return the host names that the help desk accepts."""
     names = os.environ.get("TRUSTED_HOSTS") or app.config["MAIL_DOMAIN"]
     return [*LOOPBACK, *(name.strip() for name in names.split(",") if name.strip())]
 

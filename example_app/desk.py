@@ -1,4 +1,4 @@
-"""The pages of those who answer."""
+"""The pages for the people who answer tickets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class AnswerForm(FlaskForm):  # type: ignore[misc]
 
 @blueprint.before_request
 def let_in() -> Response | None:
-    """Ask for the password of the desk."""
+    """Require the password of the desk."""
     password = current_app.config["DESK_PASSWORD"]
     if current_app.config["DESK_OPEN"]:
         return None
@@ -55,12 +55,12 @@ def let_in() -> Response | None:
     if hmac.compare_digest(str(given or "").encode(), str(password).encode()):
         return None
     challenge = {"WWW-Authenticate": 'Basic realm="Help desk"'}
-    return Response("The password of the desk, please.\n", 401, challenge)
+    return Response("Enter the password of the desk.\n", 401, challenge)
 
 
 @blueprint.get("/")
 def tickets() -> str:
-    """List the tickets, those that changed last first."""
+    """List the tickets, open ones first, sorted by their last change."""
     everything = db.session.scalars(
         select(Ticket).order_by(Ticket.is_open.desc(), Ticket.changed.desc())
     )
@@ -69,7 +69,7 @@ def tickets() -> str:
 
 @blueprint.route("/ticket/<int(max=2147483647):number>", methods=["GET", "POST"])
 def ticket(number: int) -> str | AnyResponse:
-    """Show a conversation, and send an answer."""
+    """Show a ticket, and send an answer."""
     found = db.session.get(Ticket, number) or abort(404)
     form = AnswerForm()
     if form.validate_on_submit():
@@ -80,7 +80,7 @@ def ticket(number: int) -> str | AnyResponse:
             flash(f"Not sent: {error}", "bad")
             if unsure:
                 flash(
-                    "It may have gone all the same: look before you try again.", "bad"
+                    "It may have been sent: look in Postal before you try again.", "bad"
                 )
         else:
             found.changed = now()
@@ -93,7 +93,7 @@ def ticket(number: int) -> str | AnyResponse:
 
 @blueprint.post("/ticket/<int(max=2147483647):number>/close")
 def close(number: int) -> AnyResponse:
-    """Close a ticket, or open it again."""
+    """Close a ticket, or reopen it."""
     found: Any = db.session.get(Ticket, number) or abort(404)
     found.is_open = not found.is_open
     db.session.commit()
@@ -102,7 +102,7 @@ def close(number: int) -> AnyResponse:
 
 @blueprint.get("/file/<int(max=2147483647):number>")
 def file(number: int) -> Response:
-    """Hand out a file that came by mail; never to be shown by the browser itself."""
+    """Send a file that came by mail as a download; browsers must never display it."""
     found = db.session.get(File, number) or abort(404)
     response = Response(found.content, mimetype="application/octet-stream")
     response.headers.set("Content-Disposition", "attachment", filename=found.name)
@@ -113,7 +113,7 @@ def file(number: int) -> Response:
 
 @blueprint.after_request
 def protect(response: AnyResponse) -> AnyResponse:
-    """Show mail of strangers, and load nothing that it names."""
+    """Keep browsers from loading anything that mail from strangers refers to."""
     response.headers.setdefault(
         "Content-Security-Policy",
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"

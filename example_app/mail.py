@@ -1,4 +1,4 @@
-"""The mails the help desk sends, and the addresses that answers come back to."""
+"""The messages that the help desk sends, and the addresses for replies to them."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ __all__ = [
     "ticket_number",
 ]
 
-#: Confirmations that one mailbox gets in an hour, at most.
+#: Maximum number of confirmations that one mailbox gets in an hour.
 MAX_CONFIRMED = 5
 LOGO = Path(__file__).parent / "static" / "logo.png"
 _ADDRESS = re.compile(r"ticket\+(\d{1,9})\.([0-9a-f]{16})@", re.IGNORECASE)
 
 
 def reply_address(ticket: Ticket) -> str:
-    """Return the address that belongs to a ticket: ``ticket+7.1f..@example.com``."""
+    """Return the reply address of a ticket, such as ``ticket+7.1f..@example.com``."""
     domain = current_app.config["MAIL_DOMAIN"]
     return f"ticket+{ticket.id}.{_signature(ticket.id)}@{domain}"
 
 
 def ticket_number(address: str) -> int | None:
-    """Read the number of a ticket from an address.
+    """Return the number of the ticket that a reply address belongs to.
 
-    :raises ValueError: if it looks like one of ours and its signature is wrong.
+    :returns: ``None`` if it isn't a reply address.
+    :raises ValueError: if it looks like one but its signature is missing or wrong.
     """
     found = _ADDRESS.match(address)
     if found is None:
         if address.lower().startswith("ticket+"):
-            raise ValueError("not an address of ours")
+            raise ValueError("no such address")
         return None
     number = int(found[1])
     if not hmac.compare_digest(found[2].lower(), _signature(number)):
@@ -59,12 +60,12 @@ def _signature(number: int) -> str:
 
 
 def _send_confirmation(ticket: Ticket) -> Entry:
-    """Tell the author of a new ticket that it has arrived."""
+    """Tell the author of a new ticket that we have received it."""
     message = _message(
         ticket, f"We have your message: {ticket.subject}", "mail/confirmation"
     )
     message.tags = ["confirmation"]
-    # Nobody's out-of-office note answers this.
+    # Asks programs, such as out-of-office replies, not to answer.
     message.extra_headers["Auto-Submitted"] = "auto-generated"
     entry = Entry(
         author="Help desk",
@@ -76,14 +77,14 @@ def _send_confirmation(ticket: Ticket) -> Entry:
 
 
 def may_confirm(ticket: Ticket) -> bool:
-    """Return whether the author of a new ticket is still sent a confirmation.
+    """Return whether the author of a new ticket may get a confirmation.
 
-    One mailbox gets at most :data:`MAX_CONFIRMED` in an hour, whether it writes by mail
-    or somebody enters its address in the contact form: two machines may write to each
-    other, and the form must not be a way to flood somebody else.
+    One mailbox gets at most :data:`MAX_CONFIRMED` in an hour, for tickets by mail and
+    by the contact form together. Otherwise two programs could answer each other for
+    ever, and anybody could use the form to flood somebody else's mailbox.
     """
-    # Tags don't count: another help desk writes from an address of its own for each
-    # ticket, all of one mailbox: ticket+18.4f58@other.example.
+    # Ignore what follows a "+": another help desk uses a different address for each
+    # ticket, such as ticket+18.4f58@other.example, but all belong to one mailbox.
     local, _, domain = ticket.contact.email.rpartition("@")
     mailbox = local.partition("+")[0]
     recent = (
@@ -98,14 +99,14 @@ def may_confirm(ticket: Ticket) -> bool:
             Ticket.changed > now() - timedelta(hours=1),
         )
     )
-    # The new ticket is one of them.
+    # The new ticket itself is counted too.
     return (db.session.scalar(recent) or 0) <= MAX_CONFIRMED
 
 
 def confirm(ticket: Ticket) -> str | None:
-    """Confirm a ticket; that it can't be confirmed is no reason to lose it.
+    """Send a confirmation, and keep the ticket even if that fails.
 
-    :returns: What went wrong, for its author; ``None`` if nothing did.
+    :returns: An error message for the author of the ticket; ``None`` on success.
     """
     try:
         _send_confirmation(ticket)
@@ -115,12 +116,12 @@ def confirm(ticket: Ticket) -> str | None:
         may = "may not have been" if unsure else "could not be"
         ticket.problem = f"the confirmation {may} sent: {error}"[:500]
         db.session.commit()
-        return f"We have your message. A mail about it {may} sent to you."
+        return f"We have your message. The confirmation mail {may} sent to you."
     return None
 
 
 def send_answer(ticket: Ticket, text: str) -> Entry:
-    """Send an answer that somebody at the desk wrote."""
+    """Send the answer that somebody at the desk wrote."""
     message = _message(ticket, f"Re: {ticket.subject}", "mail/answer", text=text)
     message.tags = ["answer"]
     last = next((e for e in reversed(ticket.entries) if e.message_id), None)
@@ -144,9 +145,9 @@ def _message(ticket: Ticket, subject: str, template: str, **context: str) -> Mes
 
 
 def _send(ticket: Ticket, message: Message, entry: Entry) -> Entry:
-    """Send a mail and store it with the ticket.
+    """Send a message and store it with the ticket.
 
-    :raises PostalError: if it was not sent; nothing is stored then.
+    :raises PostalError: if sending failed. Nothing is stored then.
     """
     result = postal.send(message)
     (sent,) = result.recipients.values()

@@ -1,4 +1,4 @@
-"""What the help desk remembers."""
+"""The database models of the help desk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Contact", "Entry", "Event", "File", "Ticket", "db"]
 
 
 class Base(DeclarativeBase):
-    """The base of all tables."""
+    """Base class of all models."""
 
 
 db = SQLAlchemy(model_class=Base)
@@ -28,14 +28,14 @@ def now() -> datetime:
 
 
 class Contact(Model):
-    """Somebody who writes to us."""
+    """A person who writes to us."""
 
     __tablename__ = "contact"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(String(255), unique=True)
     name: Mapped[str] = mapped_column(String(255), default="")
-    #: Why mail to this address came back; ``None`` if it did not.
+    #: Why mail to this address bounced; ``None`` if it didn't.
     bounced: Mapped[str | None] = mapped_column(String(500), default=None)
     bounced_at: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True), default=None
@@ -51,7 +51,7 @@ class Ticket(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"))
     subject: Mapped[str] = mapped_column(String(500))
-    #: What went wrong when a confirmation was to be sent.
+    #: Why the confirmation could not be sent.
     problem: Mapped[str | None] = mapped_column(String(500), default=None)
     is_open: Mapped[bool] = mapped_column(default=True)
     changed: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
@@ -62,7 +62,7 @@ class Ticket(Model):
 
 
 class Entry(Model):
-    """One mail of a conversation, or the text of the contact form."""
+    """One email of a ticket, or the text of the contact form."""
 
     __tablename__ = "entry"
 
@@ -71,17 +71,17 @@ class Entry(Model):
     author: Mapped[str] = mapped_column(String(500))
     #: Whether we wrote it.
     is_ours: Mapped[bool] = mapped_column(default=False)
-    #: Whether a machine wrote it; such mail is never answered by one.
+    #: Whether a program wrote it. Such mail never gets an automatic reply.
     is_automatic: Mapped[bool] = mapped_column(default=False)
     text: Mapped[str] = mapped_column(default="")
-    #: Sanitised.
+    #: Sanitised, so it can be shown.
     html: Mapped[str | None] = mapped_column(default=None)
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     message_id: Mapped[str | None] = mapped_column(String(500), default=None)
-    #: Postal's number and token of a mail we sent.
+    #: Postal's number and token, for a message that we sent.
     postal_id: Mapped[int | None] = mapped_column(default=None)
     token: Mapped[str | None] = mapped_column(String(64), default=None, index=True)
-    #: Of a mail that came in: it is stored once, however often it is delivered.
+    #: For inbound mail: unique, so that a mail that is delivered twice is stored once.
     delivery_key: Mapped[str | None] = mapped_column(
         String(255), default=None, unique=True
     )
@@ -95,7 +95,7 @@ class Entry(Model):
 
 
 class File(Model):
-    """A file that came with a mail."""
+    """A file that was attached to inbound mail."""
 
     __tablename__ = "file"
 
@@ -106,10 +106,10 @@ class File(Model):
 
 
 class Event(Model):
-    """Something that became of a mail.
+    """A tracking event about a message.
 
-    It is stored under the mail's token, not its row: the first event can come before
-    the call that sent the mail has returned.
+    It refers to the message by its token, and not by a foreign key, because the first
+    event can arrive before the call that sent the message has returned.
     """
 
     __tablename__ = "event"

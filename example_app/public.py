@@ -1,4 +1,4 @@
-"""The page that everybody sees: the contact form."""
+"""The public page: the contact form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ blueprint = Blueprint("public", __name__)
 
 
 def can_be_answered(form: Any, field: Any) -> None:
-    """Check an address as it will be checked when a mail goes there."""
+    """Validate an address with the same checks as when a message is sent to it."""
     try:
         postal.prepare(Message("x", [(form.name.data or "", field.data)], body="x"))
     except MessageError as error:
@@ -32,13 +32,13 @@ def can_be_answered(form: Any, field: Any) -> None:
 
 
 class ContactForm(FlaskForm):  # type: ignore[misc]
-    """What somebody wants from us."""
+    """The contact form."""
 
     name = StringField("Your name", [Length(max=100)])
     email = EmailField(
         "Your mail address",
         [
-            InputRequired("We need an address to answer to."),
+            InputRequired("We need an address to reply to."),
             can_be_answered,
             Length(max=255),
         ],
@@ -46,12 +46,14 @@ class ContactForm(FlaskForm):  # type: ignore[misc]
     subject = StringField(
         "Subject", [InputRequired("What is it about?"), Length(max=200)]
     )
-    text = TextAreaField("Message", [InputRequired("What is it?"), Length(max=20_000)])
+    text = TextAreaField(
+        "Message", [InputRequired("Write a message."), Length(max=20_000)]
+    )
 
 
 @blueprint.route("/", methods=["GET", "POST"])
 def contact() -> str | Response:
-    """Show the form; open a ticket and confirm it."""
+    """Show the form. When it is submitted, open a ticket and confirm it by mail."""
     form = ContactForm()
     if not form.validate_on_submit():
         return render_template("contact.html", form=form)
@@ -64,8 +66,8 @@ def contact() -> str | Response:
     else:
         problem = None
         thanks = (
-            "Thank you. We have your message. This address has had several mails from"
-            " us in the last hour, so this message is not confirmed by mail."
+            "Thank you. We have your message. We have sent several mails to this"
+            " address in the last hour, so this message is not confirmed by mail."
         )
     flash(problem or thanks, "bad" if problem else "good")
     return redirect(url_for(".contact"))

@@ -1,4 +1,4 @@
-"""What Postal reports, and the mail that comes in."""
+"""Receivers for tracking events, server events and inbound mail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["on_inbound", "on_server_event", "on_tracking", "open_ticket"]
 
 
 def on_tracking(app: Flask, event: TrackingEvent, **extra: Any) -> None:
-    """Store what became of a mail, and mark an address whose mail came back."""
+    """Store a tracking event, and mark the contact if mail to it bounced."""
     if not event.token or not event.event_id:
         return
     known = select(Event).where(Event.event_id == event.event_id)
@@ -49,7 +49,7 @@ def on_tracking(app: Flask, event: TrackingEvent, **extra: Any) -> None:
         contact is not None
         and event.event_type == "delivered"
         and contact.bounced_at is not None
-        # Events come in any order: what was delivered before says nothing.
+        # Events arrive in any order: only a delivery after the bounce counts.
         and at > _aware(contact.bounced_at)
     ):
         contact.bounced = contact.bounced_at = None
@@ -57,30 +57,48 @@ def on_tracking(app: Flask, event: TrackingEvent, **extra: Any) -> None:
 
 
 def on_server_event(app: Flask, event: ServerEvent, **extra: Any) -> None:
-    """Tell about DNS and send limits, and how the app itself answered mail."""
+    """Log DNS problems and send limits."""
     if event.problems or event.limit is not None:
         app.logger.warning("Postal: %s %s", event.event, event.domain or event.limit)
 
 
 def on_inbound(app: Flask, event: InboundEvent, **extra: Any) -> None:
-    """Put a mail into its ticket, or open one."""
+    """Add inbound mail to its ticket, or open a new ticket."""
     message = event.message
     if message.spam_detected:
         raise RejectMail("spam", bounce=False)
     key = f"{event.format}:{event.dedupe_key}"
     if db.session.scalar(select(Entry).where(Entry.delivery_key == key)) is not None:
-        return  # delivered twice
+        return  # a duplicate
+    number = _number_of_ticket(message)
+    entry = _make_entry(message, key)
+    ticket = db.session.get(Ticket, number) if number is not None else None
+    if ticket is not None:
+        _add_to_ticket(ticket, entry)
+    elif entry.is_automatic:
+        app.logger.info("dropped an automatic reply that belongs to no ticket")
+    else:
+        _open_and_confirm(message, entry)
+
+
+def _number_of_ticket(message: InboundMessage) -> int | None:
+    """Return the number of the ticket that a mail was sent to, if any.
+
+    :raises RejectMail: for an address with a forged signature.
+    """
     try:
-        number = ticket_number(message.envelope_recipient or "")
+        return ticket_number(message.envelope_recipient or "")
     except ValueError as error:
         raise RejectMail(str(error)) from error
-    author = message.reply_to[0] if message.reply_to else message.from_email
-    address = author.addr_spec if author else message.envelope_sender
-    automatic = message.is_auto_reply
+
+
+def _make_entry(message: InboundMessage, key: str) -> Entry:
+    """Create the entry for a mail, with its attachments as files."""
+    address, _ = _reply_to(message)
     html = safe_html(message.html)
     entry = Entry(
         author=line(str(message.from_email or address or "unknown")),
-        is_automatic=automatic,
+        is_automatic=message.is_auto_reply,
         text=text(message.stripped_text or message.text),
         html=html,
         message_id=line(message.message_id) or None,
@@ -91,28 +109,43 @@ def on_inbound(app: Flask, event: InboundEvent, **extra: Any) -> None:
         ],
     )
     if message.html and html is None:
+        # It can't be shown, but somebody may want to download it.
         content = message.html.encode("utf-8", "replace")
         entry.files.append(File(name="message.html", content=content))
-    ticket = db.session.get(Ticket, number) if number is not None else None
-    if ticket is not None:
-        ticket.entries.append(entry)
-        ticket.changed = now()
-        ticket.is_open = ticket.is_open or not automatic
-        db.session.commit()
-        return
-    if automatic:
-        app.logger.info("an automatic mail to nobody's ticket is not kept")
-        return
+    return entry
+
+
+def _reply_to(message: InboundMessage) -> tuple[str | None, str]:
+    """Return the address and the name that a reply to a mail goes to."""
+    author = message.reply_to[0] if message.reply_to else message.from_email
+    if author:
+        return author.addr_spec, author.display_name
+    return message.envelope_sender, ""
+
+
+def _add_to_ticket(ticket: Ticket, entry: Entry) -> None:
+    """Store a reply. It reopens the ticket, unless a program wrote it."""
+    ticket.entries.append(entry)
+    ticket.changed = now()
+    ticket.is_open = ticket.is_open or not entry.is_automatic
+    db.session.commit()
+
+
+def _open_and_confirm(message: InboundMessage, entry: Entry) -> None:
+    """Open a ticket, and confirm it unless that could cause a mail loop.
+
+    :raises RejectMail: if there is no address to reply to.
+    """
+    address, name = _reply_to(message)
     if not address:
-        raise RejectMail("there is nobody to answer")
-    name = author.display_name if author else ""
+        raise RejectMail("there is no address to reply to")
     ticket = open_ticket(address, name, message.subject or "", entry)
-    if _may_confirm(message, ticket):
+    if message.may_be_answered and may_confirm(ticket):  # RFC 3834
         confirm(ticket)
 
 
 def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
-    """Store a new conversation with its first entry."""
+    """Store a new ticket with its first entry."""
     for last in (False, True):
         contact = find_contact(email)
         if contact is None:
@@ -123,7 +156,7 @@ def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
         try:
             db.session.commit()
         except IntegrityError:
-            # Another request has stored the contact, or this mail, in the same moment.
+            # Another request stored the same contact or mail at the same moment.
             db.session.rollback()
             if last:
                 raise
@@ -132,13 +165,8 @@ def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
     return ticket
 
 
-def _may_confirm(message: InboundMessage, ticket: Ticket) -> bool:
-    """Tell whether a confirmation can't end in a loop (RFC 3834)."""
-    return message.may_be_answered and may_confirm(ticket)
-
-
 def find_contact(email: str) -> Contact | None:
-    """Return who has an address."""
+    """Return the contact with an address."""
     return db.session.scalar(select(Contact).where(Contact.email == _normal(email)))
 
 
@@ -147,5 +175,5 @@ def _normal(email: str) -> str:
 
 
 def _aware(at: datetime) -> datetime:
-    """SQLite forgets the time zone."""
+    """Add the time zone, which SQLite doesn't store."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)

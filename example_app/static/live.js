@@ -1,10 +1,10 @@
 "use strict";
 
-// Fetches the page again each second, and updates what has changed: elements marked with
-// data-live as a whole, of those marked with data-live-items each child by its id. A child
-// that is unchanged is left alone, so a selection in it survives.
+// Fetches the page again every second, and updates what has changed. Elements with data-live
+// are replaced as a whole; in elements with data-live-items, each child is compared by its id.
+// Unchanged children are not touched, so that a selection in them survives.
 (function () {
-  // Compared with what was served, not with the DOM: scripts of ours change that.
+  // Compare with the HTML that was served, not with the DOM, which scripts change.
   const served = new Map();
   for (const item of document.querySelectorAll("[data-live-items] > [id]")) {
     served.set(item.id, item.innerHTML);
@@ -50,7 +50,7 @@
         }
       }
     } catch {
-      // The app is away; the next look may find it.
+      // The app doesn't respond; try again in a second.
     }
     setTimeout(look, 1000);
   }

@@ -1,1 +1,1 @@
-"""The tests of the help desk; they use the fixtures that come with Flask-Postal."""
+"""Tests of the help desk. They use the fixtures of Flask-Postal's pytest plugin."""

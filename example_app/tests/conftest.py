@@ -1,4 +1,4 @@
-"""The help desk, with a database of its own for each test."""
+"""Fixtures: the help desk, with a separate database for each test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeApp = Callable[..., Flask]
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
-    """Make the help desk with settings, all in one folder."""
+    """Return a function that creates the help desk with settings, in one folder."""
     apps = []
 
     def make(**config: Any) -> Flask:

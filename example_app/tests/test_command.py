@@ -1,4 +1,4 @@
-"""``python -m example_app``: its ports, and the names it answers to."""
+"""Tests of ``python -m example_app``: its ports and trusted host names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .conftest import MakeApp
 def command(
     folder: Path, *options: str, **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run the command for the length of a block."""
+    """Run the command inside a ``with`` block."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("POSTAL_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "example_app", "--data", str(folder / "data"), *options],

@@ -1,4 +1,4 @@
-"""The contact form: its fields, its errors, and how many mails it causes."""
+"""Tests of the contact form: fields, errors, and the limit on confirmations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tickets(app: Flask) -> int:
 
 
 def field(page: str, name: str) -> str:
-    """Return the tag of a field."""
+    """Return the HTML tag of a field."""
     found = re.search(rf'<(?:input|textarea)[^>]* name="{name}"[^>]*>', page)
     assert found
     return found[0]

@@ -1,4 +1,4 @@
-"""What the help desk promises."""
+"""Tests of the help desk: tickets, mail in both directions, and limits."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_two_help_desks_that_write_to_each_other_stop(
     postal_sandbox: Sandbox,
     says_so: bool,
 ) -> None:
-    """Also where a relay between them takes Auto-Submitted away."""
+    """Even if a relay between them removes the Auto-Submitted header."""
     theirs, ours = "desk@other.example", "help@example.com"
     app.config["POSTAL_DEFAULT_SENDER"] = ours
     other = make_app(
@@ -302,7 +302,7 @@ def test_two_help_desks_that_write_to_each_other_stop(
                         raw = raw.replace(b"Auto-Submitted:", b"X-Was:")
                     target.receive(raw, to=to, sender=sender)
                     carried += 1
-    # Five each are confirmed in an hour, and the mail that began it.
+    # Each confirms five in an hour; one more is the email that began it.
     assert carried == (1 if says_so else 11)
 
 
@@ -346,7 +346,7 @@ def test_answers_go_where_the_author_wants_them(
 
 def test_an_empty_key_is_not_taken(make_app: MakeApp, tmp_path: Path) -> None:
     (tmp_path / "secret_key").touch()
-    with pytest.raises(RuntimeError, match="holds no key; delete it"):
+    with pytest.raises(RuntimeError, match="contains no key; delete it"):
         make_app()
 
 
@@ -366,7 +366,7 @@ def test_a_mail_that_can_not_be_sent_loses_nothing(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
     postal_sandbox.fault("502", times=2)
-    assert "A mail about it may not have been sent" in write_to_us(client)
+    assert "The confirmation mail may not have been sent" in write_to_us(client)
     assert count(app) == (1, 1)
     assert "not confirmed" in client.get("/desk/").text
     assert (
@@ -374,7 +374,7 @@ def test_a_mail_that_can_not_be_sent_loses_nothing(
     )
     page = client.post("/desk/ticket/1", data={"text": "My long answer"}).text
     assert "Not sent:" in page
-    assert "look before you try again" in page
+    assert "look in Postal before you try again" in page
     assert "My long answer</textarea>" in page
 
 
