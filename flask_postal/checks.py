@@ -176,11 +176,12 @@ def _compared(settings: Settings, configured: set[str]) -> Finding:
 
 
 def _cache(postal: Postal) -> Iterator[Finding]:
-    from .webhooks.dedupe import MemoryCache
+    from .webhooks.dedupe import CacheStore, MemoryCache
 
-    cache, setting = postal.webhooks.cache, f"{postal.settings.prefix}DEDUPE_CACHE"
-    if cache is None or isinstance(cache, MemoryCache):
+    store, setting = postal.webhooks.store, f"{postal.settings.prefix}DEDUPE_CACHE"
+    if not isinstance(store, CacheStore) or isinstance(store.cache, MemoryCache):
         return
+    cache = store.cache
     key, problem, began = "flask-postal:check", "it forgets at once", time.monotonic()
     try:
         cache.delete(key)

@@ -10,6 +10,7 @@
     │   ├── APIError            it answered, and not with success
     │   └── TransportError      no usable answer came back
     └── WebhookError            a request to our webhooks was not in order
+        ├── RequestRefused      a check failed; it has the status to answer with
         ├── SignatureError      it does not carry our Postal's signature
         └── PayloadError        it is signed, and can't be understood
 
@@ -20,6 +21,8 @@ All of them can be pickled, and none ever holds the API key.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "APIError",
     "CancelSend",
@@ -28,6 +31,7 @@ __all__ = [
     "PayloadError",
     "PostalError",
     "RejectMail",
+    "RequestRefused",
     "SendError",
     "SignatureError",
     "TransportError",
@@ -129,6 +133,33 @@ class TransportError(SendError):
 
 class WebhookError(PostalError):
     """A request to a webhook is not in order."""
+
+
+class RequestRefused(WebhookError):  # noqa: N818 - a decision, as its status says
+    """A request to a webhook failed a check, and must not be handled.
+
+    :param status: The HTTP status to answer with.
+    :param text: The short text to answer with; nothing from the request is in it.
+    :param reason: For the log.
+    :param level: The level to log it with, one of :mod:`logging`'s.
+    """
+
+    def __init__(self, status: int, text: str, reason: str, *, level: int) -> None:
+        super().__init__(status, text, reason)
+        self.status = status
+        self.text = text
+        self.reason = reason
+        self.level = level
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refused, (self.status, self.text, self.reason, self.level)
+
+
+def _refused(status: int, text: str, reason: str, level: int) -> RequestRefused:
+    return RequestRefused(status, text, reason, level=level)
 
 
 class SignatureError(WebhookError):

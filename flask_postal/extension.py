@@ -17,38 +17,46 @@ from .sending.message import Message
 from .sending.payload import Prepared
 from .sending.pipeline import SendPipeline
 from .sending.result import SendResult
+from .sending.stored import fetch_deliveries, fetch_message
+from .sending.transport import Transport
 from .settings import Settings, read_suppressed, warn_of_misspelt
 from .signals import message_sent
 
 if TYPE_CHECKING:
     from .sending.batch import Progress, SendOutcome
     from .sending.stored import Delivery, MessageDetails
-    from .webhooks.state import WebhookState
+    from .webhooks.receive import Webhooks
 
 __all__ = ["Connection", "Postal"]
 
 
-class _Server:
+class _AppState:
     """State that one app keeps for one Postal server."""
 
-    def __init__(self, settings: Settings, mailer: SendPipeline) -> None:
+    def __init__(
+        self, settings: Settings, pipeline: SendPipeline, postal: Postal
+    ) -> None:
         self.settings = settings
-        self.mailer = mailer
-        self._inbox: WebhookState | None = None
+        self.pipeline = pipeline
+        self._postal = postal
+        self._webhooks: Webhooks | None = None
         self._lock = threading.Lock()
 
-    def webhooks(self) -> WebhookState:
-        """Return the receiving side, made when it is needed.
+    def webhooks(self) -> Webhooks:
+        """Return the receiving side.
 
-        Created on first use, so that apps without webhooks don't import cryptography.
+        Created on first use, so that apps without webhooks don't import cryptography,
+        which takes a third of the time that a small app needs to start.
         """
-        if self._inbox is None:
-            from .webhooks.state import WebhookState
+        if self._webhooks is None:
+            from .webhooks.receive import Webhooks
 
             with self._lock:
-                if self._inbox is None:
-                    self._inbox = WebhookState(self.settings)
-        return self._inbox
+                if self._webhooks is None:
+                    self._webhooks = Webhooks(
+                        self.settings, scope=self._postal.key, postal=self._postal
+                    )
+        return self._webhooks
 
 
 class Postal:
@@ -59,17 +67,26 @@ class Postal:
     :param app: The app to initialise at once; else call :meth:`init_app`.
     :param name: Tells several servers apart. ``Postal(name="marketing")`` reads
         ``POSTAL_MARKETING_*`` and serves ``/postal/marketing/``.
+    :param transport: Calls Postal's API in place of HTTP, for tests and dry runs; see
+        :class:`flask_postal.sending.transport.Transport`.
     """
 
-    def __init__(self, app: Flask | None = None, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        name: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
         if name is not None and not (name.isidentifier() and name.isascii()):
             raise ConfigurationError(
                 f"the name {name!r} is to stand in settings; use letters, digits and _"
             )
         self.name = name
+        self._transport = transport
         #: The extension key; endpoints and dedupe keys begin with it too.
         self.key: str = f"postal_{name}" if name else "postal"
-        self._servers: WeakKeyDictionary[Flask, _Server] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[Flask, _AppState] = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
 
@@ -84,21 +101,22 @@ class Postal:
                 f"this app already has a Postal under the name {self.key!r}; give the"
                 " second one a name: Postal(name=...)"
             )
-        server = self._configured(app)
-        warn_of_misspelt(app.config, server.settings.prefix)
+        state = self._configured(app)
+        warn_of_misspelt(app.config, state.settings.prefix)
         if "postal" not in app.cli.commands:
             app.cli.add_command(postal_cli)
         app.extensions[self.key] = self
-        self._servers[app] = server
+        self._states[app] = state
 
-    def _configured(self, app: Flask) -> _Server:
+    def _configured(self, app: Flask) -> _AppState:
         settings = Settings.from_config(app.config, f"{self.key.upper()}_")
         # Read when a mail is sent; a value that can't be read is better known now.
         read_suppressed(app.config, settings.prefix, testing=False)
-        server = _Server(settings, SendPipeline(self, settings))
+        pipeline = SendPipeline(settings, postal=self, transport=self._transport)
+        state = _AppState(settings, pipeline, self)
         if settings.webhook_key is not None or settings.dedupe_cache != "memory":
-            server.webhooks()  # so that a bad value is known now
-        return server
+            state.webhooks()  # so that a bad value is known now
+        return state
 
     @contextmanager
     def reconfigured(self, app: Flask, **settings: Any) -> Iterator[None]:
@@ -111,10 +129,10 @@ class Postal:
         kept = {name: app.config[name] for name in settings if name in app.config}
         app.config.update(settings)
         try:
-            self._servers[app] = self._configured(app)
+            self._states[app] = self._configured(app)
             yield
         finally:
-            self._servers[app] = before
+            self._states[app] = before
             for name in settings:
                 app.config.pop(name, None)
             app.config.update(kept)
@@ -136,7 +154,7 @@ class Postal:
             again is safe.
         """
         app = self._app()
-        return self._of(app).mailer.send(app, message)
+        return self._of(app).pipeline.send(app, message)
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult:
         """Make a :class:`.Message` of the arguments and send it."""
@@ -164,9 +182,9 @@ class Postal:
         from .sending.batch import send_many
 
         app = self._app()
-        mailer = self._of(app).mailer
+        pipeline = self._of(app).pipeline
         return send_many(
-            mailer, app, messages, concurrency=concurrency, on_progress=on_progress
+            pipeline, app, messages, concurrency=concurrency, on_progress=on_progress
         )
 
     def send_batch(
@@ -208,7 +226,7 @@ class Postal:
         :raises MessageError: if a template or a file is not there.
         """
         app = self._app()
-        return self._of(app).mailer.complete(app, message).resolved()
+        return self._of(app).pipeline.complete(app, message).resolved()
 
     def prepare(self, message: Message) -> Prepared:
         """Check a message and serialize it; nothing is emitted or sent.
@@ -216,7 +234,7 @@ class Postal:
         :raises MessageError: if Postal would refuse, lose or change it.
         """
         app = self._app()
-        return self._of(app).mailer.prepare(app, message)
+        return self._of(app).pipeline.prepare(app, message)
 
     def deliver(self, prepared: Prepared) -> SendResult:
         """Send what :meth:`prepare` made; nothing is emitted.
@@ -227,7 +245,8 @@ class Postal:
         :raises TransportError: if no answer came.
         """
         app = self._app()
-        return self._of(app).mailer.deliver(app, prepared)
+        pipeline = self._of(app).pipeline
+        return pipeline.post(prepared, suppressed=pipeline.is_suppressed(app))
 
     @contextmanager
     def record_messages(self) -> Iterator[list[Message]]:
@@ -260,7 +279,7 @@ class Postal:
         :raises MessageError: for an id that is no int, or an unknown name.
         :raises APIError: with the code ``MessageNotFound``, among others.
         """
-        return self._of(self._app()).mailer.get_message(id, expand)
+        return fetch_message(self._of(self._app()).pipeline.transport, id, expand)
 
     def get_deliveries(self, id: int) -> list[Delivery]:
         """Ask Postal for its attempts to deliver a mail.
@@ -269,7 +288,7 @@ class Postal:
         :raises MessageError: for an id that is no int.
         :raises APIError: with the code ``MessageNotFound``, among others.
         """
-        return self._of(self._app()).mailer.get_deliveries(id)
+        return fetch_deliveries(self._of(self._app()).pipeline.transport, id)
 
     # ---- events in
 
@@ -282,16 +301,15 @@ class Postal:
         from .webhooks.blueprint import create_blueprint
 
         prefix = f"/postal/{self.name}" if self.name else "/postal"
-        return create_blueprint(self, self.key, prefix)
-
-    def inbox(self, app: Flask) -> WebhookState:
-        """Return the receiving side of an app."""
-        return self._of(app).webhooks()
+        return create_blueprint(self._webhooks_of, self.key, prefix)
 
     @property
-    def webhooks(self) -> WebhookState:
-        """The receiving side of the current app."""
-        return self.inbox(self._app())
+    def webhooks(self) -> Webhooks:
+        """The receiving side of the current app: verifies and handles requests."""
+        return self._webhooks_of(self._app())
+
+    def _webhooks_of(self, app: Flask) -> Webhooks:
+        return self._of(app).webhooks()
 
     # ---- both
 
@@ -308,7 +326,7 @@ class Postal:
         return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
 
     def _only_app(self) -> Flask:
-        apps = list(self._servers)
+        apps = list(self._states)
         if len(apps) != 1:
             raise ConfigurationError(
                 f"this Postal is used with {len(apps)} apps and there is no app"
@@ -316,9 +334,9 @@ class Postal:
             )
         return apps[0]
 
-    def _of(self, app: Flask) -> _Server:
+    def _of(self, app: Flask) -> _AppState:
         try:
-            return self._servers[app]
+            return self._states[app]
         except KeyError:
             raise ConfigurationError(
                 "this app has no such Postal; did you forget to call"

@@ -12,7 +12,8 @@ from email.message import EmailMessage
 from typing import Any
 
 from flask_postal import Message
-from flask_postal.sending.payload import Prepared, prepare
+from flask_postal.sending.payload import Prepared
+from flask_postal.sending.pipeline import SendPipeline
 from flask_postal.settings import Settings
 
 
@@ -34,7 +35,8 @@ def prepared(source: Message | None = None, **config: Any) -> Prepared:
     settings = Settings.from_config(
         {f"POSTAL_{key.upper()}": value for key, value in config.items()}, "POSTAL_"
     )
-    return prepare((source or message()).copy(), settings)
+    pipeline = SendPipeline(settings, postal=None)
+    return pipeline.serialize(pipeline.check((source or message()).copy()))
 
 
 def wire(source: Message | None = None, **config: Any) -> dict[str, Any]:

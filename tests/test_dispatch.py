@@ -22,7 +22,12 @@ from flask_postal import (
 )
 from flask_postal.webhooks import dedupe
 from flask_postal.webhooks import dispatch as dispatching
-from flask_postal.webhooks.dedupe import CacheClaim, MemoryCache, check_cache
+from flask_postal.webhooks.dedupe import (
+    CacheClaim,
+    CacheStore,
+    MemoryCache,
+    check_cache,
+)
 from flask_postal.webhooks.dispatch import Dispatched, dispatch
 from flask_postal.webhooks.events import TrackingEvent
 from flask_postal.webhooks.tracking import parse_tracking
@@ -66,7 +71,10 @@ def app() -> Flask:
 
 
 def run(app: Flask, cache: Any = None, event: Any = EVENT) -> Dispatched:
-    return dispatch(app.extensions["postal"], app, event, cache)
+    store = None if cache is None else CacheStore(cache)
+    return dispatch(
+        event, app, postal=app.extensions["postal"], scope="postal", store=store
+    )
 
 
 # ---- receivers
@@ -347,7 +355,7 @@ def test_other_postals_and_kinds_are_other_deliveries(app: Flask) -> None:
     cache = MemoryCache()
     with tracking_received.connected_to(first):
         run(app, cache)
-        dispatch(other, app, EVENT, cache)
+        dispatch(EVENT, app, postal=other, scope=other.key, store=CacheStore(cache))
         run(app, cache, TrackingEvent(event_type=EVENT.event_type, dedupe_key="u"))
     assert calls == ["first"] * 3
 

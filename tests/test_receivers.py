@@ -17,7 +17,7 @@ from flask_postal import (
     send_failed,
     tracking_received,
 )
-from flask_postal.webhooks.dedupe import LEASE, CacheClaim, MemoryCache
+from flask_postal.webhooks.dedupe import LEASE, CacheClaim, CacheStore, MemoryCache
 from flask_postal.webhooks.dispatch import Dispatched, dispatch
 from flask_postal.webhooks.tracking import parse_tracking
 
@@ -41,7 +41,10 @@ def app() -> Flask:
 
 
 def run(app: Flask, cache: Any = None) -> Dispatched:
-    return dispatch(app.extensions["postal"], app, EVENT, cache)
+    store = None if cache is None else CacheStore(cache)
+    return dispatch(
+        EVENT, app, postal=app.extensions["postal"], scope="postal", store=store
+    )
 
 
 def raising(error: BaseException) -> Callable[..., None]:

@@ -475,7 +475,8 @@ def test_a_rotated_key_is_found(
     request = sandbox.trigger("delivered")
     assert request.attempts[0].status == 503
     # The app asks for new keys once in 30 seconds.
-    keys: Any = postal.inbox(app)._discovered
+    with app.app_context():
+        keys: Any = postal.webhooks._discovered
     keys._clock = lambda: time.monotonic() + 31
     sandbox.advance(minutes=2)
     assert described(tracking) == ["delivered", "delivered"]

@@ -171,7 +171,8 @@ def test_settings_are_as_before_when_a_test_is_over(app: Flask) -> None:
     assert app.config == before
     with app.app_context():
         assert postal.settings is settings
-    assert postal.inbox(app).discovers_keys
+    with app.app_context():
+        assert postal.webhooks.discovers_keys
 
 
 def test_named_postals_are_chosen(app: Flask, tracking: list[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -10,18 +9,19 @@ from email.utils import format_datetime
 from typing import Any
 from urllib.parse import quote_plus
 
+from ..webhooks.inbound import FORM, JSON
 from .mail_reader import PostalMail, base64_lines
 from .records import Mail
 from .webhook_bodies import serialize
 
-__all__ = ["FORMATS", "inbound_request", "read_stored_request", "receive_headers"]
+__all__ = ["FORMATS", "inbound_request", "receive_headers"]
 
 #: Format -> media type.
 FORMATS = {
-    "raw-json": "application/json",
-    "raw-form": "application/x-www-form-urlencoded",
-    "hash-json": "application/json",
-    "hash-form": "application/x-www-form-urlencoded",
+    "raw-json": JSON,
+    "raw-form": FORM,
+    "hash-json": JSON,
+    "hash-form": FORM,
 }
 _QUOTED = re.compile(r"^(?:On .{1,200} wrote:|-{3,} ?Original Message)", re.M | re.S)
 
@@ -66,30 +66,6 @@ def inbound_request(
         fields = _parsed_fields(mail, encoding=encoding, strip_replies=strip_replies)
     body = serialize(fields) if encoding == "json" else _form(fields)
     return body, FORMATS[format]
-
-
-def read_stored_request(body: bytes) -> tuple[str, str, str]:
-    """Recognise a request by its body.
-
-    :returns: The webhook, the event or format, and the media type.
-    :raises ValueError: if it is neither an event nor a mail.
-    """
-    if body.startswith(b"id=") and b"rcpt_to=" in body:
-        kind = "raw-form" if b"&message=" in body else "hash-form"
-        return "inbound", kind, FORMATS[kind]
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
-    content = content if isinstance(content, dict) else {}
-    if isinstance(content.get("event"), str):
-        return "tracking", content["event"], "application/json"
-    if "rcpt_to" in content:
-        kind = "raw-json" if "message" in content else "hash-json"
-        return "inbound", kind, FORMATS[kind]
-    raise ValueError(
-        "this is the body of neither an event nor a mail; store it as Postal sent it"
-    )
 
 
 def _parsed_fields(mail: Mail, *, encoding: str, strip_replies: bool) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from flask import Flask
 from ..errors import ConfigurationError
 from ..settings import SANDBOX_KEY
 from ..vocabulary import find_event, known_events
+from ..webhooks.replay import read_stored_request
 from .clock import Clock
-from .endpoint import read_stored_request
 from .faults import Fault
 from .incoming import IncomingMail
 from .mailbox import Mailbox
@@ -314,8 +314,11 @@ class Simulation:
     def post(self, body: bytes) -> WebhookRequest:
         """Post the body of a request, signed with this sandbox's key; see
         :meth:`replay`."""
-        hook, event, media_type = read_stored_request(body)
-        return self._webhooks.post(hook, event, media_type, body)
+        stored = read_stored_request(body)
+        request = stored.request
+        return self._webhooks.post(
+            request.hook, stored.event, request.media_type, request.body
+        )
 
     def retry(self, request: WebhookRequest) -> WebhookRequest:
         """Post a request again now.

@@ -39,7 +39,7 @@ class SendOutcome:
 
 
 def send_many(
-    mailer: SendPipeline,
+    pipeline: SendPipeline,
     app: Flask,
     messages: Iterable[Message],
     *,
@@ -52,7 +52,7 @@ def send_many(
     if concurrency < 1:
         raise ValueError("concurrency must be at least 1")
     total = len(messages) if isinstance(messages, Sized) else None
-    return _Run(mailer, app, total, on_progress).all_of(messages, concurrency)
+    return _Run(pipeline, app, total, on_progress).all_of(messages, concurrency)
 
 
 class _Run:
@@ -60,12 +60,12 @@ class _Run:
 
     def __init__(
         self,
-        mailer: SendPipeline,
+        pipeline: SendPipeline,
         app: Flask,
         total: int | None,
         on_progress: Progress | None,
     ) -> None:
-        self._mailer = mailer
+        self._pipeline = pipeline
         self._app = app
         self._total = total
         self._on_progress = on_progress
@@ -105,14 +105,14 @@ class _Run:
     ) -> None:
         if self._alone or ready.prepared is None or ready.suppressed:
             # Nobody to share with, or nothing to wait for: tests see mails in order.
-            self._finish(outcome, ready, partial(self._mailer.transmit, ready))
+            self._finish(outcome, ready, partial(self._pipeline.transmit, ready))
         else:
-            future = pool.submit(self._mailer.transmit, ready)
+            future = pool.submit(self._pipeline.transmit, ready)
             self._pending[future] = outcome, ready
 
     def _ready(self, outcome: SendOutcome) -> Ready | None:
         try:
-            return self._mailer.ready(self._app, outcome.message)
+            return self._pipeline.ready(self._app, outcome.message)
         except Exception as error:  # noqa: BLE001 - templates and receivers raise anything
             outcome.error = error
         self._count()
@@ -135,7 +135,7 @@ class _Run:
             outcome.error = error
         news = outcome.error or outcome.result
         if news is not None:
-            self._mailer.tell(self._app, ready.message, news)
+            self._pipeline.report(self._app, ready.message, news)
         self._count()
 
     def _count(self) -> None:

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import format_datetime, make_msgid
 from typing import Any
 
 from ..address import Address, parse_address, quote_name
 from ..errors import MessageError
-from ..settings import Settings
 from ..text import header_text
 from .attachment import Attachment
-from .capabilities import settle
-from .content import MAX_TAG, Content, read_content
-from .message import Message
+from .content import MAX_TAG, Content
 from .mime import build_mime, encoded_words
 
-__all__ = ["Base64", "Body", "BodyStream", "Prepared", "prepare"]
+__all__ = ["Base64", "Body", "BodyStream", "Prepared", "raw_body", "serialize"]
 
 _NOT_RAW = {
     "from": "sender=",
@@ -66,26 +63,44 @@ class Prepared:
     body: Body = field(repr=False)
 
 
-def prepare(message: Message, settings: Settings) -> Prepared:
-    """Check a message and serialize it. Nothing is sent.
+def serialize(content: Content) -> Prepared:
+    """Choose the endpoint and write the request. Nothing is sent.
 
-    :raises MessageError: if Postal would refuse, lose or change it.
+    :raises MessageError: if ``esp_extra`` can't be merged, or a file can't be read.
     """
-    message = settle(
-        message,
-        ignore=settings.ignore_unsupported_features,
-        setting=f"{settings.prefix}IGNORE_UNSUPPORTED_FEATURES",
-    )
-    content = read_content(message, settings)
     if content.why_raw is None:
-        endpoint, body = "send/message", _message_body(content)
-    else:
-        if content.message_id is None:
-            content.message_id = make_msgid(domain=content.sender.domain)[1:-1]
-        endpoint, body = "send/raw", _raw_body(content)
+        body = _message_body(content)
+        return Prepared("send/message", content.recipients, content.aliases, None, body)
+    if content.message_id is None:
+        content.message_id = make_msgid(domain=content.sender.domain)[1:-1]
+    body = _raw_body(content)
     return Prepared(
-        endpoint, content.recipients, content.aliases, content.message_id, body
+        "send/raw", content.recipients, content.aliases, content.message_id, body
     )
+
+
+def raw_body(
+    sender: str,
+    recipients: Iterable[str],
+    mime: bytes,
+    *,
+    bounce: bool = False,
+    extra: Mapping[str, Any] | None = None,
+) -> Body:
+    """Write a request to ``send/raw`` from a finished mail.
+
+    :param sender: The envelope sender, a bare address.
+    :param recipients: The envelope recipients, bare addresses.
+    :param mime: The mail, as :func:`.build_mime` writes it.
+    :param bounce: Whether Postal sends it with a null envelope sender.
+    :param extra: Further fields of the request.
+    """
+    fields: dict[str, Any] = {"mail_from": sender, "rcpt_to": list(recipients)}
+    if bounce:
+        fields["bounce"] = True
+    fields.update(extra or {})
+    data = Attachment("mime", "message/rfc822", mime)
+    return Body(_dump(fields)[:-1], b',"data":"', Base64(data), b'"}')
 
 
 def _message_body(content: Content) -> Body:
@@ -130,16 +145,16 @@ def _message_body(content: Content) -> Body:
 
 
 def _raw_body(content: Content) -> Body:
-    fields: dict[str, Any] = {
-        "mail_from": content.sender.addr_spec,
-        "rcpt_to": [address.addr_spec for address in content.recipients.values()],
-    }
-    if content.bounce:
-        fields["bounce"] = True
+    extra: dict[str, Any] = {}
     refused = _NEVER | _NOT_RAW
-    _merge_extra(fields, content.extra, refused, why_raw=content.why_raw)
-    mime = Attachment("mime", "message/rfc822", build_mime(content))
-    return Body(_dump(fields)[:-1], b',"data":"', Base64(mime), b'"}')
+    _merge_extra(extra, content.extra, refused, why_raw=content.why_raw)
+    return raw_body(
+        content.sender.addr_spec,
+        [address.addr_spec for address in content.recipients.values()],
+        build_mime(content),
+        bounce=content.bounce,
+        extra=extra,
+    )
 
 
 def _merge_extra(

@@ -1,60 +1,55 @@
-"""Send pipeline: merge defaults, render, emit signals, check, call the API, report.
+"""Send pipeline: merge defaults, render templates, emit signals, validate, call the
+API, report the result.
 
-:meth:`.Postal.send` is :meth:`SendPipeline.send`.
+:meth:`SendPipeline.send` runs all steps; :meth:`.Postal.send` is this method. Code that
+stands above, such as ``send_many`` or a store of messages, calls the steps one by one:
+
+1. :meth:`~SendPipeline.complete`: merge defaults and render templates, by
+   :attr:`~SendPipeline.defaults` and :func:`.render_templates`
+2. :meth:`~SendPipeline.announce`: emit ``message_sending``
+3. :meth:`~SendPipeline.check`: validate, and decide what Postal is asked for
+4. :meth:`~SendPipeline.serialize`: write JSON or MIME
+5. :meth:`~SendPipeline.post`: call the API
+6. :meth:`~SendPipeline.report`: emit ``message_sent`` or ``send_failed``
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from ..errors import CancelSend, ConfigurationError, MessageError, PostalError
+from ..errors import CancelSend, MessageError, PostalError
 from ..receivers import call_receiver
 from ..settings import Settings, read_suppressed
 from ..signals import message_sending, message_sent, send_failed
-from .attachment import Attachment
-from .message import FIELDS, Message
-from .payload import Body, Prepared, prepare
+from .capabilities import POSTAL, without_unsupported
+from .content import Content, read_content
+from .defaults import Defaults
+from .message import Message
+from .payload import Prepared, serialize
 from .result import SendResult, made_up_result, read_result
-from .stored import (
-    Delivery,
-    MessageDetails,
-    expansions,
-    mail_number,
-    read_deliveries,
-    read_details,
-)
 from .templates import render_templates
-from .transport import HTTPTransport
+from .transport import HTTPTransport, Transport
 
 if TYPE_CHECKING:
     from blinker import NamedSignal
-
-    from ..extension import Postal
 
 __all__ = ["Ready", "SendPipeline"]
 
 _log = logging.getLogger("flask_postal.sending")
 
-#: What a message's template may fill: defaults for these come last.
-_CONTENT = ("subject", "body", "html")
-_JOINED = ("cc", "bcc", "attachments")
-
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A message that only has to be delivered.
+    """A message that has passed every step before the call of the API.
 
-    :param message: The copy that was prepared.
-    :param prepared: What goes over the wire; ``None`` if a receiver cancelled it.
-    :param suppressed: Whether it is not to go.
+    :param message: The completed copy.
+    :param prepared: The request; ``None`` if a receiver cancelled the message.
+    :param suppressed: Whether it is not to be sent.
     """
 
     message: Message
@@ -63,17 +58,28 @@ class Ready:
 
 
 class SendPipeline:
-    """Sends the mail of one app through one Postal.
+    """Sends the messages of one app through one Postal server.
 
-    :param postal: The extension, for the receivers of signals.
-    :raises ConfigurationError: if the defaults for messages are no message.
+    :param postal: The extension, which receivers of signals get as ``postal``.
+    :param transport: Calls the API; over HTTP if not given.
+    :param capabilities: Features that can be had beyond Postal's own, such as
+        ``"send_at"``, because the layer above provides them.
+    :raises ConfigurationError: if the default fields are no message.
     """
 
-    def __init__(self, postal: Postal, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        postal: object,
+        transport: Transport | None = None,
+        capabilities: frozenset[str] = POSTAL,
+    ) -> None:
+        self.defaults: Defaults = Defaults(settings)
+        self.transport: Transport = transport or HTTPTransport(settings)
+        self._capabilities = capabilities
         self._postal = postal
         self._settings = settings
-        self._client = HTTPTransport(settings)
-        self._defaults = _defaults(settings)
         self._made_up_ids = itertools.count(1)
         self._warns_of_sandbox = settings.uses_sandbox
 
@@ -83,96 +89,132 @@ class SendPipeline:
         try:
             result = self.transmit(ready)
         except PostalError as error:
-            self.tell(app, ready.message, error)
+            self.report(app, ready.message, error)
             raise
-        self.tell(app, ready.message, result)
+        self.report(app, ready.message, result)
         return result
 
+    # ---- in the app's thread, before the call
+
     def ready(self, app: Flask, message: Message) -> Ready:
-        """Do all that needs the app: complete, announce and prepare a message."""
+        """Run every step that needs the app, up to the request.
+
+        :raises MessageError: if the message can't be sent; it is reported.
+        """
         if self._warns_of_sandbox:
             self._warn_of_sandbox(app)
         try:
-            message = self.complete(app, message)
-            if message_sending.receivers:
-                for receiver in message_sending.receivers_for(app):
-                    call_receiver(app, receiver, message=message, postal=self._postal)
-                # Receivers may have put anything into it, a template too.
-                message = message.copy()
-                if message.template is not None:
-                    render_templates(message, app)
-            prepared = prepare(message, self._settings)
+            message = self.announce(app, self.complete(app, message))
+            prepared = serialize(self.check(message))
         except CancelSend:
             return Ready(message, None, suppressed=False)
         except PostalError as error:
-            self.tell(app, message, error)
+            self.report(app, message, error)
             raise
-        return Ready(message, prepared, self._suppressed(app))
-
-    def transmit(self, ready: Ready) -> SendResult:
-        """Do all that waits for the network; any thread may call it."""
-        if ready.prepared is None:
-            return SendResult()
-        return self._deliver(ready.prepared, suppressed=ready.suppressed)
-
-    def tell(
-        self, app: Flask, message: Message, outcome: SendResult | BaseException
-    ) -> None:
-        """Emit what became of a message. Nothing that a receiver does undoes it."""
-        if isinstance(outcome, BaseException):
-            self._emit(send_failed, app, message=message, error=outcome)
-        elif outcome.endpoint is not None:
-            self._emit(message_sent, app, message=message, result=outcome)
+        return Ready(message, prepared, self.is_suppressed(app))
 
     def complete(self, app: Flask, message: Message) -> Message:
-        """Return a copy with the defaults merged and the templates rendered."""
+        """Return a copy with the defaults merged and the templates rendered.
+
+        :raises MessageError: if there is no template of that name.
+        """
         if not isinstance(message, Message):
             raise MessageError(
                 f"send() takes a Message, not {type(message).__name__}", field="message"
             )
         message = message.copy()
-        if self._defaults is not None:
-            _merge(message, self._defaults, content=False)
+        self.defaults.merge(message)
         if message.template is not None:
             render_templates(message, app)
-        if self._defaults is not None:
-            _merge(message, self._defaults, content=True)
-        if not message.sender and self._settings.default_sender is not None:
-            # So that receivers, and tests that look into the outbox, see who sends.
-            message.sender = str(self._settings.default_sender)
+        self.defaults.merge_content(message)
         return message
 
+    def announce(self, app: Flask, message: Message) -> Message:
+        """Emit ``message_sending``, and return the message as receivers left it.
+
+        :raises CancelSend: if a receiver stops the message, and whatever else it
+            raises.
+        """
+        if not message_sending.receivers:
+            return message
+        for receiver in message_sending.receivers_for(app):
+            call_receiver(app, receiver, message=message, postal=self._postal)
+        # Receivers may have assigned anything, a template too.
+        message = message.copy()
+        if message.template is not None:
+            render_templates(message, app)
+        return message
+
+    def check(self, message: Message) -> Content:
+        """Validate a completed message.
+
+        :raises MessageError: if Postal would refuse, lose or change it.
+        """
+        settings = self._settings
+        message = without_unsupported(
+            message,
+            ignore=settings.ignore_unsupported_features,
+            supported=self._capabilities,
+            setting=f"{settings.prefix}IGNORE_UNSUPPORTED_FEATURES",
+        )
+        return read_content(message, settings)
+
+    def serialize(self, content: Content) -> Prepared:
+        """Write the request of a validated message."""
+        return serialize(content)
+
     def prepare(self, app: Flask, message: Message) -> Prepared:
-        """Complete, check and serialize a message; nothing is emitted or sent."""
-        return prepare(self.complete(app, message), self._settings)
+        """Complete, validate and serialize a message; nothing is emitted or sent."""
+        return serialize(self.check(self.complete(app, message)))
 
-    def deliver(self, app: Flask, prepared: Prepared) -> SendResult:
-        """Send what was prepared, unless sending is suppressed."""
-        return self._deliver(prepared, suppressed=self._suppressed(app))
+    def is_suppressed(self, app: Flask) -> bool:
+        """Tell whether messages are checked and not sent; read at each send."""
+        return read_suppressed(app.config, self._settings.prefix, testing=app.testing)
 
-    def _deliver(self, prepared: Prepared, *, suppressed: bool) -> SendResult:
+    # ---- in any thread
+
+    def transmit(self, ready: Ready) -> SendResult:
+        """Run the step that waits for the network; any thread may call it.
+
+        :raises APIError: if Postal refused it.
+        :raises TransportError: if no response came.
+        """
+        if ready.prepared is None:
+            return SendResult()
+        return self.post(ready.prepared, suppressed=ready.suppressed)
+
+    def post(self, prepared: Prepared, *, suppressed: bool) -> SendResult:
+        """Call the API, or make up a result if sending is suppressed."""
         if suppressed:
             return made_up_result(prepared, self._made_up_ids)
-        data = self._client.call(prepared.endpoint, prepared.body)
+        data = self.transport.call(prepared.endpoint, prepared.body)
         return read_result(data, prepared)
 
-    def get_message(self, number: int, expand: Any) -> MessageDetails:
-        """Ask for a stored mail; see :meth:`.Postal.get_message`."""
-        query: dict[str, Any] = {"id": mail_number(number)}
-        if wanted := expansions(expand):
-            query["_expansions"] = wanted
-        return read_details(self._ask("messages/message", query))
+    # ---- in the app's thread, after the call
 
-    def get_deliveries(self, number: int) -> list[Delivery]:
-        """Ask for deliveries; see :meth:`.Postal.get_deliveries`."""
-        query = {"id": mail_number(number)}
-        return read_deliveries(self._ask("messages/deliveries", query))
+    def report(
+        self, app: Flask, message: Message, outcome: SendResult | BaseException
+    ) -> None:
+        """Emit the signal about an outcome. What receivers raise is only logged."""
+        if isinstance(outcome, BaseException):
+            self._emit(send_failed, app, message=message, error=outcome)
+        elif outcome.endpoint is not None:
+            self._emit(message_sent, app, message=message, result=outcome)
 
-    def _ask(self, endpoint: str, query: Mapping[str, Any]) -> Any:
-        return self._client.call(endpoint, Body(json.dumps(query).encode()))
+    def _emit(self, signal: NamedSignal, app: Flask, **arguments: object) -> None:
+        if not signal.receivers:
+            return
+        for receiver in signal.receivers_for(app):
+            try:
+                call_receiver(app, receiver, **arguments, postal=self._postal)
+            except BaseException:  # noqa: BLE001
+                # The message has been sent, or has not. An error of a receiver that
+                # only wants to know, even SystemExit or gevent's Timeout, would look
+                # as if it had failed, and the caller would send it again.
+                _log.exception("a receiver of %s failed", signal.name)
 
     def _warn_of_sandbox(self, app: Flask) -> None:
-        """Warn, once, that mail of an app in production goes nowhere."""
+        """Warn, once, that the mail of an app in production goes nowhere."""
         self._warns_of_sandbox = False
         if not (app.debug or app.testing):
             _log.warning(
@@ -180,65 +222,3 @@ class SendPipeline:
                 " no mail reaches anybody",
                 self._settings.prefix,
             )
-
-    def _suppressed(self, app: Flask) -> bool:
-        return read_suppressed(app.config, self._settings.prefix, testing=app.testing)
-
-    def _emit(self, signal: NamedSignal, app: Flask, **arguments: Any) -> None:
-        if not signal.receivers:
-            return
-        for receiver in signal.receivers_for(app):
-            try:
-                call_receiver(app, receiver, **arguments, postal=self._postal)
-            except BaseException:  # noqa: BLE001
-                # The mail has gone, or has not: nothing that is raised by what only
-                # wants to know may look like news about it, not even SystemExit or
-                # gevent's Timeout, or the caller sends it twice.
-                _log.exception("a receiver of %s failed", signal.name)
-
-
-def _defaults(settings: Settings) -> Message | None:
-    """Read the defaults for messages as a message."""
-    values = settings.send_defaults
-    key = f"{settings.prefix}SEND_DEFAULTS"
-    problem = None
-    if unknown := sorted(set(values) - set(FIELDS)):
-        problem = f"a message has no {unknown[0]!r}"
-    else:
-        try:
-            return Message(**values) if values else None
-        except MessageError as error:
-            problem = str(error)
-    raise ConfigurationError(f"{key}: {problem}", key=key)
-
-
-def _merge(message: Message, defaults: Message, *, content: bool) -> None:
-    """Fill what is unset: dicts merge, some lists join, all else gives way."""
-    for name in FIELDS:
-        default = getattr(defaults, name)
-        if (name in _CONTENT) is not content or default in (None, "", [], {}):
-            continue
-        value = getattr(message, name)
-        if name == "extra_headers":
-            message.extra_headers = {**_missing(default, value), **value}
-        elif isinstance(default, dict):
-            setattr(message, name, {**default, **value})
-        elif name in _JOINED:
-            # A message that was rendered before has them already.
-            new = [item for item in default if not _is_among(item, value)]
-            setattr(message, name, [*value, *new])
-        elif value is None or value in ("", []):
-            setattr(message, name, copy(default))
-
-
-def _is_among(item: Any, items: list[Any]) -> bool:
-    """Tell whether a default is there already, as in a message rendered before."""
-    if item in items:
-        return True
-    return isinstance(item, Attachment) and bool(items) and item.resolved() in items
-
-
-def _missing(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the default headers that are not given, in any case."""
-    names = {str(name).lower() for name in given}
-    return {name: v for name, v in defaults.items() if str(name).lower() not in names}

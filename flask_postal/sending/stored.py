@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from ..errors import MessageError, TransportError
 from ..outcome import Outcome, read_outcome, redact_all
 from ..values import as_bool, as_dict, as_int, as_str, utc_time
 from ..vocabulary import EventType
+from .payload import Body
+from .transport import Transport
 
 __all__ = [
     "EXPANSIONS",
@@ -20,10 +23,8 @@ __all__ = [
     "Delivery",
     "MessageDetails",
     "StoredAttachment",
-    "expansions",
-    "mail_number",
-    "read_deliveries",
-    "read_details",
+    "fetch_deliveries",
+    "fetch_message",
 ]
 
 #: What Postal's ``_expansions`` takes.
@@ -144,7 +145,25 @@ class MessageDetails:
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def mail_number(value: Any) -> int:
+def fetch_message(transport: Transport, id: int, expand: Any) -> MessageDetails:
+    """Look up a stored mail; see :meth:`.Postal.get_message`."""
+    query: dict[str, Any] = {"id": _mail_number(id)}
+    if wanted := _expansions(expand):
+        query["_expansions"] = wanted
+    return _read_details(_ask(transport, "messages/message", query))
+
+
+def fetch_deliveries(transport: Transport, id: int) -> list[Delivery]:
+    """Look up the deliveries of a mail; see :meth:`.Postal.get_deliveries`."""
+    query = {"id": _mail_number(id)}
+    return _read_deliveries(_ask(transport, "messages/deliveries", query))
+
+
+def _ask(transport: Transport, endpoint: str, query: Mapping[str, Any]) -> Any:
+    return transport.call(endpoint, Body(json.dumps(query).encode()))
+
+
+def _mail_number(value: Any) -> int:
     """Check an id: Postal answers HTTP 500 to anything but an integer.
 
     :raises MessageError: if it is none.
@@ -158,7 +177,7 @@ def mail_number(value: Any) -> int:
     return value
 
 
-def expansions(expand: Any) -> bool | list[str]:
+def _expansions(expand: Any) -> bool | list[str]:
     """Check what is to be told: ``True`` for all, or names of :data:`EXPANSIONS`.
 
     :raises MessageError: for an unknown name.
@@ -174,7 +193,7 @@ def expansions(expand: Any) -> bool | list[str]:
     return names
 
 
-def read_deliveries(data: Any) -> list[Delivery]:
+def _read_deliveries(data: Any) -> list[Delivery]:
     """Read what messages/deliveries answered.
 
     :raises TransportError: if it is no list.
@@ -199,7 +218,7 @@ def _delivery(data: Mapping[str, Any]) -> Delivery:
     )
 
 
-def read_details(data: Any) -> MessageDetails:
+def _read_details(data: Any) -> MessageDetails:
     """Read what messages/message answered.
 
     :raises TransportError: if it is no dict.

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import APIError, ConfigurationError, SendError, TransportError
 from .payload import Body
@@ -19,10 +19,31 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .http import ConnectionPool, Failure, Response
 
-__all__ = ["HTTPTransport"]
+__all__ = ["HTTPTransport", "Transport"]
 
 #: HTTP statuses of a proxy or a server that may do better later.
 _TEMPORARY = frozenset({429, 502, 503, 504})
+
+
+class Transport(Protocol):
+    """Calls Postal's API. :class:`HTTPTransport` is the one that apps use.
+
+    ``Postal(transport=...)`` takes any other: a recorder for tests, a dry run, another
+    version of the API. Any thread may call it.
+    """
+
+    def call(self, endpoint: str, body: Body) -> Any:
+        """Call an endpoint, and return the ``data`` of the response.
+
+        For ``send/message`` and ``send/raw`` that is ``{"message_id": str, "messages":
+        {recipient: {"id": int, "token": str}}}``.
+
+        :param endpoint: Such as ``"send/message"``.
+        :param body: The JSON; ``b"".join(body.pieces())`` is all of it.
+        :raises APIError: if the request was refused.
+        :raises TransportError: if no response came; ``maybe_sent`` must be true unless
+            surely nothing was sent.
+        """
 
 
 class HTTPTransport:

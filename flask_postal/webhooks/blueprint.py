@@ -1,22 +1,21 @@
 """The routes of the webhooks.
 
-What happens to a request is in :mod:`.reception`, which is imported with the first one:
-it needs cryptography, and an app should not wait for that at its start. What keeps the
-app from answering in the place of the views is in :mod:`.net`.
+What happens to a request is in :mod:`.receive`. What keeps the app from answering in
+the place of the views is in :mod:`.response_guard`.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response
+from flask import Blueprint, Flask, Request, Response, current_app, request
 from flask.signals import request_started
 
 from .response_guard import ResponseGuard
 
 if TYPE_CHECKING:
-    from ..extension import Postal
+    from .receive import Webhooks
 
 __all__ = ["create_blueprint"]
 
@@ -24,19 +23,28 @@ __all__ = ["create_blueprint"]
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
-def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
-    """Make the blueprint with ``/tracking/`` and ``/inbound/``."""
+def create_blueprint(
+    webhooks_of: Callable[[Flask], Webhooks], name: str, url_prefix: str
+) -> Blueprint:
+    """Create the blueprint with ``/tracking/`` and ``/inbound/``.
+
+    :param webhooks_of: Returns the receiving side of an app, which is created with the
+        first request: it imports cryptography, and an app should not wait for that at
+        its start.
+    """
     blueprint = Blueprint(name, __name__, url_prefix=url_prefix)
 
+    def receive(hook: str) -> Response:
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        # The proxy costs a look-up each time.
+        req: Request = request._get_current_object()  # type: ignore[attr-defined]
+        return webhooks_of(app).receive(app, req, hook)
+
     def tracking() -> Response:
-        reception = _reception()
-        response: Response = reception.receive(postal, reception.TRACKING)
-        return response
+        return receive("tracking")
 
     def inbound() -> Response:
-        reception = _reception()
-        response: Response = reception.receive(postal, reception.INBOUND)
-        return response
+        return receive("inbound")
 
     # Both forms are rules: to Postal, a redirect that adds a slash is a failure.
     for view in (tracking, inbound):
@@ -58,13 +66,6 @@ def create_blueprint(postal: Postal, name: str, url_prefix: str) -> Blueprint:
         )
     )
     return blueprint
-
-
-@cache
-def _reception() -> Any:
-    from . import reception
-
-    return reception
 
 
 def _guard(app: Any, name: str, url_prefix: str, module: str) -> None:

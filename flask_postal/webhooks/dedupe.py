@@ -17,7 +17,15 @@ from typing import Any, Protocol
 from ..errors import ConfigurationError
 from ..outcome import redact
 
-__all__ = ["Cache", "CacheClaim", "MemoryCache", "check_cache"]
+__all__ = [
+    "Cache",
+    "CacheClaim",
+    "CacheStore",
+    "Claim",
+    "DedupeStore",
+    "MemoryCache",
+    "check_cache",
+]
 
 _log = logging.getLogger("flask_postal.webhooks")
 _monotonic = time.monotonic
@@ -47,8 +55,48 @@ _NOT_ATOMIC = {
 }
 
 
+class Claim(Protocol):
+    """One event or mail in a :class:`DedupeStore`, as one request handles it.
+
+    A status is the HTTP status that the request was answered with: 200, 406 or 429.
+    No method may raise: an event is rather handled twice than lost.
+    """
+
+    def handled(self) -> int | None:
+        """Return the status if it has been handled, else ``None``."""
+
+    def lease(self) -> bool:
+        """Reserve it for this request; ``False`` if another request has it now."""
+
+    def release(self) -> None:
+        """Give the reservation back."""
+
+    def done(self, status: int) -> None:
+        """Remember that it has been handled."""
+
+    def has_done(self, receiver: str) -> int | None:
+        """Return the status if a receiver has handled it, else ``None``."""
+
+    def mark(self, receiver: str, status: int) -> None:
+        """Remember that a receiver has handled it."""
+
+
+class DedupeStore(Protocol):
+    """Remembers what has been handled, so that retries of Postal's are recognised.
+
+    :class:`CacheStore` is the one that apps use. ``POSTAL_DEDUPE_CACHE`` takes any
+    object with this method.
+    """
+
+    def claim(self, identity: str) -> Claim:
+        """Return the claim of an event or a mail; it need not be known yet.
+
+        :param identity: Distinguishes it from every other.
+        """
+
+
 class Cache(Protocol):
-    """What is used of a cache: cachelib's interface."""
+    """The part of cachelib's interface that is used."""
 
     def add(self, key: str, value: Any, timeout: int) -> Any: ...
     def get(self, key: str) -> Any: ...
@@ -129,6 +177,22 @@ def check_cache(cache: Any, setting: str) -> Cache:
             key=setting,
         )
     return backend  # type: ignore[no-any-return]
+
+
+class CacheStore:
+    """A :class:`DedupeStore` in a cache.
+
+    :param cache: A cache with cachelib's interface and an atomic ``add``.
+    :param clock: Seconds since 1970, the same for all workers.
+    """
+
+    def __init__(self, cache: Cache, clock: Callable[[], float] = time.time) -> None:
+        self.cache = cache
+        self._clock = clock
+
+    def claim(self, identity: str) -> CacheClaim:
+        """Return the claim of an event or a mail."""
+        return CacheClaim(self.cache, identity, self._clock)
 
 
 class CacheClaim:

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blinker import Signal
 from flask import Flask
@@ -19,13 +19,10 @@ from flask import Flask
 from ..errors import RejectMail
 from ..receivers import call_receiver, receiver_name
 from ..signals import inbound_received, server_event_received, tracking_received
-from .dedupe import Cache, CacheClaim
+from .dedupe import Claim, DedupeStore
 from .events import InboundEvent, ServerEvent, TrackingEvent
 
-if TYPE_CHECKING:
-    from ..extension import Postal
-
-__all__ = ["Dispatched", "dispatch"]
+__all__ = ["Dispatched", "Event", "dispatch", "signal_of"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
@@ -57,81 +54,130 @@ def signal_of(event: Event) -> Signal:
 
 
 def dispatch(
-    postal: Postal, app: Flask, event: Event, cache: Cache | None = None
+    event: Event,
+    app: Flask,
+    *,
+    postal: object,
+    scope: str,
+    store: DedupeStore | None = None,
 ) -> Dispatched:
-    """Call every receiver of an event that has not succeeded with it before.
+    """Call every receiver of an event that has not handled it successfully before.
 
-    Each runs in an app context of its own, even if another raises. What is no
+    Each runs in an app context of its own, even if another raises. What is not an
     ``Exception`` (``SystemExit``, ``gevent.Timeout``) is raised again after the last.
 
-    :param postal: The extension, for the receivers.
     :param app: The sender of the signal.
-    :param cache: Where deliveries are remembered; ``None`` handles every one.
+    :param postal: The extension, which receivers get as ``postal``.
+    :param scope: Keeps the events of several Postals apart in the store: the extension
+        key.
+    :param store: Remembers what has been handled; ``None`` handles every event.
     """
     receivers = list(signal_of(event).receivers_for(app))
     if not receivers:
         return Dispatched.UNHEARD
-    if cache is None:
-        return _call_all(receivers, app, None, event, postal)
-    kind = type(event).__name__
-    delivery = CacheClaim(cache, f"{postal.key}\0{kind}\0{event.dedupe_key}")
-    if (status := delivery.handled()) is not None:
+    call = _Call(app, event, postal)
+    if store is None:
+        return call.all_of(receivers, None)
+    claim = store.claim(f"{scope}\0{type(event).__name__}\0{event.dedupe_key}")
+    if (status := claim.handled()) is not None:
         return Dispatched(status)
-    if not delivery.lease():
+    if not claim.lease():
         return Dispatched.BUSY
     try:
-        # Handled by another request between the two questions.
-        if (status := delivery.handled()) is not None:
+        # Another request may have handled it between the two questions.
+        if (status := claim.handled()) is not None:
             return Dispatched(status)
-        dispatched = _call_all(receivers, app, delivery, event, postal)
+        dispatched = call.all_of(receivers, claim)
         if dispatched is not Dispatched.FAILED:
-            delivery.done(dispatched.value)
+            claim.done(dispatched.value)
     finally:
-        delivery.release()
+        claim.release()
     return dispatched
 
 
-def _call_all(
-    receivers: list[Callable[..., Any]],
-    app: Flask,
-    delivery: CacheClaim | None,
-    event: Event,
-    postal: Postal,
-) -> Dispatched:
-    interrupts: list[BaseException] = []
-    outcome = _call_groups(receivers, app, delivery, event, postal, interrupts)
-    if interrupts:
-        raise interrupts[0]
-    return outcome
+class _Call:
+    """Calls receivers with one event.
 
+    :ivar interrupts: What receivers raised that is not an ``Exception``.
+    """
 
-def _call_groups(
-    receivers: list[Callable[..., Any]],
-    app: Flask,
-    delivery: CacheClaim | None,
-    event: Event,
-    postal: Postal,
-    interrupts: list[BaseException],
-) -> Dispatched:
-    """Call receivers; those that share a name share a mark."""
-    if delivery is None and len(receivers) == 1:
-        return _call(receivers[0], app, event, postal, interrupts)
-    by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
-    for receiver in receivers:
-        by_name[receiver_name(receiver)].append(receiver)
-    outcomes = []
-    for name, group in by_name.items():
-        marked = delivery if name is not None else None
-        earlier = None if marked is None else marked.has_done(str(name))
-        if earlier is not None:
-            outcomes.append(Dispatched(earlier))
-            continue
-        outcome = _worst([_call(r, app, event, postal, interrupts) for r in group])
-        # With a single receiver the delivery's own mark says all.
-        if marked is not None and len(receivers) > 1 and outcome != Dispatched.FAILED:
-            marked.mark(str(name), outcome.value)
-        outcomes.append(outcome)
-    return _worst(outcomes)
+    def __init__(self, app: Flask, event: Event, postal: object) -> None:
+        self._app = app
+        self._event = event
+        self._postal = postal
+        self.interrupts: list[BaseException] = []
+
+    def all_of(
+        self, receivers: list[Callable[..., Any]], claim: Claim | None
+    ) -> Dispatched:
+        """Call receivers, and raise what would end the request after the last."""
+        outcome = self._groups(receivers, claim)
+        if self.interrupts:
+            raise self.interrupts[0]
+        return outcome
+
+    def _groups(
+        self, receivers: list[Callable[..., Any]], claim: Claim | None
+    ) -> Dispatched:
+        """Call receivers; those that share a name share a mark."""
+        if claim is None and len(receivers) == 1:
+            return self._one(receivers[0])
+        by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
+        for receiver in receivers:
+            by_name[receiver_name(receiver)].append(receiver)
+        outcomes = []
+        for name, group in by_name.items():
+            marked = claim if name is not None else None
+            earlier = None if marked is None else marked.has_done(str(name))
+            if earlier is not None:
+                outcomes.append(Dispatched(earlier))
+                continue
+            outcome = _worst([self._one(receiver) for receiver in group])
+            # With a single receiver, that the event is done says all.
+            if (
+                marked is not None
+                and len(receivers) > 1
+                and outcome != Dispatched.FAILED
+            ):
+                marked.mark(str(name), outcome.value)
+            outcomes.append(outcome)
+        return _worst(outcomes)
+
+    def _one(self, receiver: Any) -> Dispatched:
+        started = _clock()
+        try:
+            with self._app.app_context():
+                call_receiver(
+                    self._app, receiver, event=self._event, postal=self._postal
+                )
+        except RejectMail as rejection:
+            if isinstance(self._event, InboundEvent):
+                _log.info(
+                    "receiver %s rejected mail %s: %s",
+                    _label(receiver),
+                    self._event.id,
+                    ascii(rejection.reason),
+                )
+                return Dispatched.BOUNCED if rejection.bounce else Dispatched.DROPPED
+            _log.exception("receiver %s failed", _label(receiver))
+            return Dispatched.FAILED
+        except BaseException as error:  # noqa: BLE001
+            # Whatever it raises, it has not done its work, so Postal must retry. What
+            # would end the request or the process is raised after the other receivers.
+            # A cancelled async receiver is an ordinary failure.
+            _log.exception("receiver %s failed", _label(receiver))
+            if not isinstance(error, (Exception, asyncio.CancelledError)):
+                self.interrupts.append(error)
+            return Dispatched.FAILED
+        took = _clock() - started
+        if took > SLOW:
+            _log.warning(
+                "receiver %s took %.1f s; Postal waits for 5 s, and has two threads for"
+                " all its mail and webhooks: put the work into a queue",
+                _label(receiver),
+                took,
+            )
+        return Dispatched.HANDLED
 
 
 def _worst(outcomes: list[Dispatched]) -> Dispatched:
@@ -139,47 +185,6 @@ def _worst(outcomes: list[Dispatched]) -> Dispatched:
     two rejections, the one that tells the author."""
     order = (Dispatched.FAILED, Dispatched.BOUNCED, Dispatched.DROPPED)
     return next((o for o in order if o in outcomes), Dispatched.HANDLED)
-
-
-def _call(
-    receiver: Any,
-    app: Flask,
-    event: Event,
-    postal: Postal,
-    interrupts: list[BaseException],
-) -> Dispatched:
-    started = _clock()
-    try:
-        with app.app_context():
-            call_receiver(app, receiver, event=event, postal=postal)
-    except RejectMail as rejection:
-        if isinstance(event, InboundEvent):
-            _log.info(
-                "receiver %s rejected mail %s: %s",
-                _label(receiver),
-                event.id,
-                ascii(rejection.reason),
-            )
-            return Dispatched.BOUNCED if rejection.bounce else Dispatched.DROPPED
-        _log.exception("receiver %s failed", _label(receiver))
-        return Dispatched.FAILED
-    except BaseException as error:  # noqa: BLE001
-        # Whatever it raises, it has not done its work: Postal comes again. What would
-        # end the request, or the process, waits until the others have run. A cancelled
-        # async receiver counts as an ordinary failure: it must not end the request.
-        _log.exception("receiver %s failed", _label(receiver))
-        if not isinstance(error, (Exception, asyncio.CancelledError)):
-            interrupts.append(error)
-        return Dispatched.FAILED
-    took = _clock() - started
-    if took > SLOW:
-        _log.warning(
-            "receiver %s took %.1f s; Postal gives 5, and has two threads for all its"
-            " mail and webhooks: put the work into a queue",
-            _label(receiver),
-            took,
-        )
-    return Dispatched.HANDLED
 
 
 def _label(receiver: Any) -> str:

@@ -6,7 +6,7 @@ import logging
 from functools import partial
 
 from ..settings import Settings
-from .dedupe import Cache, MemoryCache, check_cache
+from .dedupe import CacheStore, DedupeStore, MemoryCache, check_cache
 from .discovery import DiscoveredKeys, fetch_jwks
 from .keys import PublicKey, load_keys
 
@@ -43,11 +43,7 @@ class WebhookState:
             self._discovered = DiscoveredKeys(
                 partial(fetch_jwks, settings.api_url, settings.ca_bundle)
             )
-        self.cache: Cache | None = MemoryCache()
-        if settings.dedupe_cache is None:
-            self.cache = None
-        elif settings.dedupe_cache != "memory":
-            self.cache = check_cache(settings.dedupe_cache, f"{prefix}DEDUPE_CACHE")
+        self.store: DedupeStore | None = _dedupe_store(settings)
         self._unheard: set[str] = set()
         if self.configured_keys and not self.secrets and not settings.api_is_loopback:
             _log.warning(
@@ -84,3 +80,15 @@ class WebhookState:
                 " weak=False, for blinker holds receivers weakly",
                 kind,
             )
+
+
+def _dedupe_store(settings: Settings) -> DedupeStore | None:
+    cache = settings.dedupe_cache
+    if cache is None:
+        return None
+    if isinstance(cache, str):  # "memory"
+        return CacheStore(MemoryCache())
+    if hasattr(cache, "claim"):
+        store: DedupeStore = cache
+        return store
+    return CacheStore(check_cache(cache, f"{settings.prefix}DEDUPE_CACHE"))
