@@ -45,30 +45,31 @@ _DELIVERED = Scenario("delivered after a second", (_SENT,))
 #: Local part of the recipient -> scenario.
 SCENARIOS = {
     "delayed": Scenario(
-        "deferred, and delivered after five minutes",
+        "deferred, then delivered after five minutes",
         (Step(1, "MessageDelayed"), Step(301, "MessageSent")),
     ),
-    "failed": Scenario(
-        "refused for good, with 550 5.1.1", (Step(1, "MessageDeliveryFailed"),)
-    ),
+    "failed": Scenario("failed with 550 5.1.1", (Step(1, "MessageDeliveryFailed"),)),
     "held": Scenario(
-        "held, because the server is in development mode", (Step(1, "MessageHeld"),)
+        "held, because the server is in development mode; the event is queued",
+        (Step(1, "MessageHeld"),),
     ),
     "bounced": Scenario(
-        "delivered, and returned by a bounce mail two seconds later",
+        "delivered, and bounced two seconds later",
         (_SENT, Step(3, "MessageBounced")),
     ),
     "opened": Scenario("delivered and opened", (_SENT, _OPENED)),
     "clicked": Scenario(
-        "delivered, opened, and its first link clicked",
+        "delivered and opened, and its first link clicked",
         (_SENT, _OPENED, Step(4, "MessageLinkClicked")),
     ),
     "duplicate": Scenario(
-        "delivered; the webhook is sent twice", (_SENT,), Fault.DUPLICATE
+        "delivered; the webhook arrives twice, and receivers are called once",
+        (_SENT,),
+        Fault.DUPLICATE,
     ),
-    "lost": Scenario("delivered; the webhook is never sent", (_SENT,), Fault.DROP),
+    "lost": Scenario("delivered; the webhook never arrives", (_SENT,), Fault.DROP),
     "late": Scenario(
-        "delivered; the webhook is sent twenty minutes late", (_SENT,), Fault.LATE
+        "delivered; the webhook arrives after twenty minutes", (_SENT,), Fault.LATE
     ),
 }
 

@@ -122,10 +122,8 @@ class Message:
         context: Mapping[str, Any] | None = None,
         esp_extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self.subject = subject
+        self.subject, self.body, self.html = subject, body, html
         self.recipients: list[Any] = address_list(recipients, "recipients")
-        self.body = body
-        self.html = html
         self.alts: dict[str, Any] = _dict(alts, "alts")
         self.sender = sender
         self.cc: list[Any] = address_list(cc, "cc")
@@ -135,14 +133,12 @@ class Message:
         self.date = date
         self.charset = charset
         self.extra_headers: dict[str, Any] = _headers(extra_headers, "extra_headers")
-        self.mail_options = mail_options
-        self.rcpt_options = rcpt_options
+        self.mail_options, self.rcpt_options = mail_options, rcpt_options
         self.message_id = message_id
         self.tags: list[Any] = _tags(tags, "tags")
         self.metadata: dict[str, Any] = _dict(metadata, "metadata")
         self.bounce = bounce
-        self.track_opens = track_opens
-        self.track_clicks = track_clicks
+        self.track_opens, self.track_clicks = track_opens, track_clicks
         self.send_at = send_at
         self.template = template
         self.context: dict[str, Any] = _dict(context, "context")

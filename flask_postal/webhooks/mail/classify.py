@@ -137,6 +137,32 @@ def is_bounce(
     :param types: Returns the media types of the parts; read only where it matters.
     :param status: Returns the delivery status (RFC 3464), if there is one.
     """
+    reported = _reported(header, null_sender=null_sender, types=types, status=status)
+    if reported is not None:
+        return reported
+    local = sender.username if sender else from_header.strip(' <>"').partition("@")[0]
+    name = sender.display_name if sender else from_header
+    by_daemon = bool(_DAEMONS.fullmatch(local[:100]) or _DAEMON_NAME.search(name[:200]))
+    subject = (header("subject") or "")[:300]
+    says_so = bool(_BOUNCE_SUBJECT.search(subject))
+    if not null_sender:
+        return by_daemon and says_so
+    if _AUTO_SUBJECT.match(subject) and not says_so:
+        return False
+    return marked or by_daemon or says_so
+
+
+def _reported(
+    header: Header,
+    *,
+    null_sender: bool,
+    types: Callable[[], Iterable[str]],
+    status: Callable[[], str],
+) -> bool | None:
+    """Tell whether a mail is a report of a failed delivery, by its structure.
+
+    :returns: ``None`` if its structure says nothing.
+    """
     content_type = (header("content-type") or "").lower()
     if content_type.startswith("multipart/report"):
         if "delivery-status" in content_type:
@@ -145,22 +171,13 @@ def is_bounce(
             return False
     if header("x-failed-recipients"):
         return True
-    local = sender.username if sender else from_header.strip(' <>"').partition("@")[0]
-    name = sender.display_name if sender else from_header
-    by_daemon = bool(_DAEMONS.fullmatch(local[:100]) or _DAEMON_NAME.search(name[:200]))
     if null_sender or content_type.startswith("multipart/"):
         found = set(types())
         if found & STATUS_TYPES:
             return _has_failed(status())
         if found & _REPORT_TYPES:
             return False
-    subject = (header("subject") or "")[:300]
-    says_so = bool(_BOUNCE_SUBJECT.search(subject))
-    if not null_sender:
-        return by_daemon and says_so
-    if _AUTO_SUBJECT.match(subject) and not says_so:
-        return False
-    return marked or by_daemon or says_so
+    return None
 
 
 def _has_failed(status: str) -> bool:

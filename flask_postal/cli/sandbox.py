@@ -1,7 +1,4 @@
-"""``flask postal``: commands for the app at hand.
-
-What a command needs is imported when it runs: this module is imported with every app.
-"""
+"""Commands about the sandbox: sandbox, trigger, replay, fault."""
 
 from __future__ import annotations
 
@@ -9,83 +6,21 @@ import base64
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
 
-from .errors import PostalError, TransportError
+from ..interface import PostalInterface
+from .group import explained, find_postal, name_option, no_sandbox, postal_cli
 
 if TYPE_CHECKING:
-    from .extension import Postal
-    from .sandbox import Sandbox
+    from ..sandbox import Sandbox
 
-__all__ = ["postal_cli"]
-
-postal_cli: AppGroup = AppGroup("postal", help="Send and receive mail with Postal.")
-
-_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
-
-name_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--name", default=None, help="Which Postal, where the app has several."
-)
-
-
-@postal_cli.command("check")
-@name_option
-@click.option("--url", help="Where Postal reaches this app: https://app.example.com.")
-def check_command(name: str | None, url: str | None) -> None:
-    """Look at settings, API, keys, webhooks and receivers.
-
-    Nothing is sent. The exit code is 1 if anything is wrong.
-    """
-    from .checks import check
-
-    if url is not None and not url.startswith(("http://", "https://")):
-        raise click.UsageError("--url begins with http:// or https://")
-    postal = _postal(name)
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-    errors = 0
-    # What is tried on the webhooks would stand among the findings as an error.
-    with _quiet("flask_postal.webhooks"):
-        for finding in check(postal, app, url):
-            click.secho(f"{finding.level:>7}  ", fg=_COLOURS[finding.level], nl=False)
-            click.echo(finding.text)
-            if finding.cure and finding.level != "ok":
-                click.echo(f"         -> {finding.cure}")
-            errors += finding.level == "error"
-    if errors:
-        click.echo(f"{errors} error(s)")
-        raise click.exceptions.Exit(1)
-
-
-@postal_cli.command("keys")
-@name_option
-def keys_command(name: str | None) -> None:
-    """List the keys that webhooks are checked with.
-
-    The exit code is 1 if there is none.
-    """
-    postal = _postal(name)
-    inbox = postal.webhooks
-    with _quiet("flask_postal.webhooks"):
-        keys = inbox.find_keys(None)
-    origin = f"{postal.settings.prefix}WEBHOOK_KEY"
-    if inbox.discovers_keys:
-        origin = f"{postal.settings.api_url}/.well-known/jwks.json"
-    for key in keys:
-        click.echo(f"{key.kid}  {key.bits} bits  {origin}")
-    if not keys and inbox.discovers_keys:
-        raise click.ClickException(f"no keys could be fetched from {origin}")
-    if not keys:
-        raise click.ClickException(
-            f"there is no key; set {postal.settings.prefix}WEBHOOK_KEY to what"
-            " `postal default-dkim-record` prints"
-        )
+__all__ = ["fault_command", "replay_command", "sandbox_command", "trigger_command"]
 
 
 class _CommandWithTables(click.Command):
@@ -106,9 +41,9 @@ class _Tables(dict[str, str]):
     """The rows of a table, by the table's name in a help text."""
 
     def __missing__(self, name: str) -> str:
-        from .sandbox.faults import API_FAULTS, Fault
-        from .sandbox.scenarios import SCENARIOS
-        from .vocabulary import MESSAGE_EVENTS, SERVER_EVENTS
+        from ..sandbox.faults import API_FAULTS, Fault
+        from ..sandbox.scenarios import SCENARIOS
+        from ..vocabulary import MESSAGE_EVENTS, SERVER_EVENTS
 
         words: dict[str, list[str]] = {
             "scenarios": list(SCENARIOS),
@@ -155,13 +90,13 @@ def sandbox_command(
     """
     if not app_url.startswith("http://"):
         raise click.UsageError("--app-url begins with http://")
-    from .sandbox import Clock, Sandbox
-    from .sandbox.webhook_client import hook_urls
+    from ..sandbox import Clock, Sandbox
+    from ..sandbox.webhook_client import hook_urls
 
-    postal = _postal(name)
+    postal = find_postal(name)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     folder = None if memory else app.instance_path
-    with _explained():
+    with explained():
         sandbox = Sandbox(
             port=port,
             folder=folder,
@@ -177,7 +112,7 @@ def sandbox_command(
     for number in (signal.SIGINT, signal.SIGTERM):
         # Also where the shell that started it has it ignored.
         signal.signal(number, signal.default_int_handler)
-    with _explained(), _logged("flask_postal.sandbox"), sandbox:
+    with explained(), _logged("flask_postal.sandbox"), sandbox:
         _introduce(sandbox, name, folder)
         try:
             threading.Event().wait()
@@ -219,42 +154,6 @@ def _logged(name: str) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-@postal_cli.command("send-test")
-@name_option
-@click.argument("address")
-@click.option("--from", "sender", help="The sender; else POSTAL_DEFAULT_SENDER.")
-def send_test_command(name: str | None, address: str, sender: str | None) -> None:
-    """Send a test mail, through a real Postal or a sandbox."""
-    from .sending.message import Message
-
-    postal = _postal(name)
-    message = Message(
-        "Test of Flask-Postal",
-        address,
-        body="This mail was sent by `flask postal send-test`.\n",
-        html="<p>This mail was sent by <code>flask postal send-test</code>.</p>\n",
-        sender=sender,
-    )
-    # That this command is not debug says nothing about the app.
-    with _explained(), _quiet("flask_postal.sending"):
-        try:
-            result = postal.send(message)
-        except TransportError as error:
-            if postal.settings.uses_sandbox and not error.maybe_sent:
-                raise _no_sandbox(postal) from None
-            raise
-    if result.suppressed:
-        click.echo(
-            f"suppressed: {postal.settings.prefix}SUPPRESS_SEND or MAIL_SUPPRESS_SEND"
-            " is on, or the app is testing"
-        )
-    for recipient in result.recipients.values():
-        click.echo(
-            f"{postal.settings.api_url} took the mail to {recipient.address}:"
-            f" id {recipient.id}, token {recipient.token}"
-        )
-
-
 @postal_cli.command("trigger", cls=_CommandWithTables)
 @name_option
 @click.argument("event")
@@ -292,12 +191,12 @@ def trigger_command(
 
     EVENT is {events}, {server_events}, another of Postal's own names, or inbound.
     """
-    from .sandbox.webhook_bodies import parse_change
+    from ..sandbox.webhook_bodies import parse_change
 
-    postal = _postal(name)
+    postal = find_postal(name)
     if event == "inbound":
-        from .sandbox.compose import compose_mail
-        from .sandbox.mail_reader import read_mail
+        from ..sandbox.compose import compose_mail
+        from ..sandbox.mail_reader import read_mail
 
         raw = (
             eml.read_bytes()
@@ -316,7 +215,7 @@ def trigger_command(
         }
         _show(_ask_sandbox(postal, "receive", content))
         return
-    with _explained():
+    with explained():
         pairs = dict(parse_change(change) for change in changes)
     _show(_ask_sandbox(postal, "trigger", {"event": event, "to": to, "set": pairs}))
 
@@ -324,13 +223,35 @@ def trigger_command(
 @postal_cli.command("replay")
 @name_option
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def replay_command(name: str | None, file: Path) -> None:
-    """Have the sandbox post a stored request, signed anew.
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Call this app's receivers in this process; needs no sandbox.",
+)
+def replay_command(
+    name: str | None,
+    file: Path,
+    local: bool,  # noqa: FBT001 - click passes it by its name
+) -> None:
+    """Handle a stored request again.
 
-    FILE holds the body of a webhook or of a mail that came in, as Postal sent it.
+    FILE contains the body of a webhook request as Postal sent it. The sandbox signs it
+    anew and posts it to the app. With --local it is handled without a signature: use it
+    with bodies that you have stored yourself.
     """
-    body = base64.b64encode(file.read_bytes()).decode()
-    _show(_ask_sandbox(_postal(name), "replay", {"body": body}))
+    postal, body = find_postal(name), file.read_bytes()
+    if not local:
+        content = {"body": base64.b64encode(body).decode()}
+        _show(_ask_sandbox(postal, "replay", content))
+        return
+    from ..webhooks.replay import read_stored_request
+
+    with explained():
+        stored = read_stored_request(body)
+        outcome = postal.webhooks.handle(stored.request)
+    click.echo(f"{stored.event}: {outcome.name.lower()}")
+    if outcome.name != "HANDLED":
+        raise click.exceptions.Exit(1)
 
 
 @postal_cli.command("fault", cls=_CommandWithTables)
@@ -351,7 +272,7 @@ def fault_command(
     FAULT applies to calls of the API ({api_faults}) or to webhooks ({webhook_faults}).
     """
     content = {"fault": fault, "times": times, "clear": clear}
-    active = _ask_sandbox(_postal(name), "fault", content)
+    active = _ask_sandbox(find_postal(name), "fault", content)
     for one, left in active.items():
         often = "until it is cleared" if left is None else f"{left} x"
         click.echo(f"{one}: {often}")
@@ -372,19 +293,13 @@ def _show(made: Mapping[str, Any]) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _no_sandbox(postal: Postal) -> click.ClickException:
-    return click.ClickException(
-        f"no sandbox answers at {postal.settings.api_url}; run `flask postal sandbox`"
-    )
-
-
 def _ask_sandbox(
-    postal: Postal, path: str, content: Mapping[str, Any]
+    postal: PostalInterface, path: str, content: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Call the sandbox that the app sends to."""
     import requests
 
-    from .sandbox_client import call_sandbox
+    from ..sandbox_client import call_sandbox
 
     settings = postal.settings
     if not (settings.uses_sandbox and settings.api_is_loopback):
@@ -396,45 +311,8 @@ def _ask_sandbox(
         response = call_sandbox(settings, path, content)
         answer = response.json() if response.content else {}
     except requests.RequestException:
-        raise _no_sandbox(postal) from None
+        raise no_sandbox(postal) from None
     if not response.ok:
         said = answer.get("error") or f"HTTP {response.status_code}"
         raise click.ClickException(f"the sandbox refused: {said}")
     return answer
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Silence a logger."""
-    log = logging.getLogger(name)
-    before = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Show an error of ours as one line."""
-    try:
-        yield
-    except (PostalError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _postal(name: str | None) -> Postal:
-    key = f"postal_{name}" if name else "postal"
-    postal = current_app.extensions.get(key)
-    if postal is None:
-        there = [k for k in current_app.extensions if k.startswith("postal")]
-        raise click.ClickException(
-            f"this app has no {key!r}"
-            + (
-                f"; it has {', '.join(there)}"
-                if there
-                else "; call postal.init_app(app)"
-            )
-        )
-    return postal  # type: ignore[no-any-return]

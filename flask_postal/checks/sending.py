@@ -1,0 +1,90 @@
+"""Checks what sending needs: settings, and an API that accepts the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from flask import Flask
+
+from ..errors import APIError, PostalError
+from ..interface import PostalInterface
+from ..settings import read_suppressed
+from .finding import Finding
+
+__all__ = ["check_sending"]
+
+
+def check_sending(postal: PostalInterface, app: Flask) -> Iterator[Finding]:
+    """Check the settings, and call the API once."""
+    yield from _settings(postal, app)
+    if postal.settings.uses_sandbox and not (app.debug or app.testing):
+        yield Finding(
+            "warning",
+            "this is a sandbox: no mail reaches anybody",
+            "right for development; before you deploy set"
+            f" {postal.settings.prefix}API_URL and _API_KEY to those of a Postal",
+        )
+    yield from _api(postal)
+
+
+def _settings(postal: PostalInterface, app: Flask) -> Iterator[Finding]:
+    settings, prefix = postal.settings, postal.settings.prefix
+    if settings.api_url is None:
+        yield Finding(
+            "error",
+            "no mail can be sent: no URL",
+            f"set {prefix}API_URL to Postal's or, in development, to what"
+            " `flask postal sandbox` prints",
+        )
+    elif urlsplit(settings.api_url).scheme == "http" and not settings.api_is_loopback:
+        yield Finding(
+            "warning",
+            f"{settings.api_url}: the API key travels in the clear",
+            f"set {prefix}API_URL to an https URL",
+        )
+    if settings.api_key is None:
+        yield Finding(
+            "error",
+            "no mail can be sent: no API key",
+            f"set {prefix}API_KEY to a credential of type API of the mail server",
+        )
+    if settings.default_sender is None and not settings.send_defaults.get("sender"):
+        yield Finding(
+            "warning", "messages need sender=", f"set {prefix}DEFAULT_SENDER to save it"
+        )
+    if not app.testing and read_suppressed(app.config, prefix, testing=False):
+        yield Finding(
+            "warning",
+            "no mail is sent: messages are checked and suppressed",
+            f"unset {prefix}SUPPRESS_SEND and MAIL_SUPPRESS_SEND in production",
+        )
+    if settings.redirect_to is not None:
+        yield Finding(
+            "warning",
+            f"every mail goes to {settings.redirect_to.addr_spec} instead",
+            f"unset {prefix}REDIRECT_TO in production",
+        )
+
+
+def _api(postal: PostalInterface) -> Iterator[Finding]:
+    settings = postal.settings
+    if settings.api_url is None or settings.api_key is None:
+        return
+    try:
+        # No mail has this number: a Postal that says so has taken the key.
+        postal.get_message(0, expand=())
+    except APIError as error:
+        if error.code != "MessageNotFound":
+            yield Finding(
+                "error", f"the API refuses: {error}", "see the sentence above"
+            )
+            return
+    except PostalError as error:
+        yield Finding(
+            "error",
+            f"the API can't be reached: {error}",
+            f"check {settings.prefix}API_URL, and the network from here to there",
+        )
+        return
+    yield Finding("ok", f"{settings.api_url} takes the API key")

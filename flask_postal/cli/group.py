@@ -1,0 +1,73 @@
+"""The group of commands, and what the commands share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from ..errors import PostalError
+from ..interface import PostalInterface
+
+__all__ = [
+    "explained",
+    "find_postal",
+    "name_option",
+    "no_sandbox",
+    "postal_cli",
+    "quiet",
+]
+
+postal_cli: AppGroup = AppGroup("postal", help="Send and receive mail with Postal.")
+
+name_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--name", default=None, help="Which Postal, where the app has several."
+)
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Silence a logger."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Show an error of ours as one line."""
+    try:
+        yield
+    except (PostalError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def find_postal(name: str | None) -> PostalInterface:
+    key = f"postal_{name}" if name else "postal"
+    postal = current_app.extensions.get(key)
+    if postal is None:
+        there = [k for k in current_app.extensions if k.startswith("postal")]
+        raise click.ClickException(
+            f"this app has no {key!r}"
+            + (
+                f"; it has {', '.join(there)}"
+                if there
+                else "; call postal.init_app(app)"
+            )
+        )
+    return postal  # type: ignore[no-any-return]
+
+
+def no_sandbox(postal: PostalInterface) -> click.ClickException:
+    return click.ClickException(
+        f"no sandbox answers at {postal.settings.api_url}; run `flask postal sandbox`"
+    )

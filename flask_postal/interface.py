@@ -1,0 +1,38 @@
+"""The part of :class:`.Postal` that the commands and checks use.
+
+They are below the extension, which registers them, and so can't import it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from .sending.message import Message
+from .sending.result import SendResult
+from .sending.stored import MessageDetails
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .webhooks.receive import Webhooks
+
+__all__ = ["PostalInterface"]
+
+
+class PostalInterface(Protocol):
+    """A :class:`.Postal`, for the current app."""
+
+    key: str
+
+    @property
+    def settings(self) -> Settings:
+        """See :attr:`.Postal.settings`."""
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """See :attr:`.Postal.webhooks`."""
+
+    def send(self, message: Message) -> SendResult:
+        """See :meth:`.Postal.send`."""
+
+    def get_message(self, id: int, expand: tuple[str, ...]) -> MessageDetails:
+        """See :meth:`.Postal.get_message`."""

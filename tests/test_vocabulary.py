@@ -1,0 +1,105 @@
+"""One table has Postal's events and statuses, and everything else reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flask_postal
+from flask_postal import EventType
+from flask_postal.sandbox.scenarios import SCENARIOS
+from flask_postal.vocabulary import (
+    BY_NAME,
+    BY_STATUS,
+    EVENTS,
+    MESSAGE_EVENTS,
+    find_event,
+    known_events,
+)
+
+from .captures import CAPTURES
+
+TESTS = Path(__file__).parent
+ROW = """\
+    PostalEvent(
+        name="MessageQuarantined",
+        status="Quarantined",
+        event_type=EventType.QUEUED,
+        alias="quarantined",
+        meaning="a made-up event",
+        tone="wait",
+        details="In quarantine until {to} is known",
+    ),
+"""
+
+
+def test_a_made_up_event_works_everywhere(tmp_path: Path) -> None:
+    """A copy of the package gets one more row, and nothing else."""
+    copy = tmp_path / "flask_postal"
+    shutil.copytree(Path(str(flask_postal.__file__)).parent, copy)
+    table = copy / "vocabulary.py"
+    start = "EVENTS: tuple[PostalEvent, ...] = (\n"
+    assert start in table.read_text()
+    table.write_text(table.read_text().replace(start, start + ROW))
+    done = subprocess.run(
+        [
+            sys.executable,
+            *(TESTS / "apps" / "made_up_event.py", TESTS.parent / "docs" / "tables.py"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout
+    assert "parser: queued" in told
+    assert "lookup: queued" in told
+    about = "('queued', 'In quarantine until ana@example.com is known'"
+    assert f"sandbox: [{about}, 'ana@example.com')] Quarantined" in told
+    assert "page button: True" in told
+    assert "page colour: True" in told
+    assert "EVENT is quarantined, delivered, deferred" in told
+    assert "CLI: MessageQuarantined about the mail to ana@example.com" in told
+    assert "| `queued` | MessageQuarantined | a made-up event |" in told
+
+
+def test_every_recorded_event_is_in_the_table() -> None:
+    bodies = sorted((CAPTURES / "webhooks").glob("*.body"))
+    recorded = {json.loads(path.read_bytes())["event"] for path in bodies}
+    assert recorded == set(BY_NAME)
+
+
+def test_names_statuses_and_words_are_unique() -> None:
+    named = [event.name for event in EVENTS if event.name is not None]
+    assert len(named) == len(set(named)) == len(BY_NAME)
+    statuses = [event.status for event in EVENTS if event.status is not None]
+    assert len(statuses) == len(set(statuses)) == len(BY_STATUS)
+    words = [event.word for event in MESSAGE_EVENTS]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize("event", MESSAGE_EVENTS, ids=lambda event: event.word)
+def test_an_event_is_found_by_name_type_and_alias(event: object) -> None:
+    row = BY_NAME[getattr(event, "name", "")]
+    for word in (row.name, row.event_type, row.word):
+        assert find_event(str(word)) is row
+        assert str(word) in known_events()
+
+
+def test_every_event_type_but_unknown_is_reported_by_an_event() -> None:
+    assert {event.event_type for event in MESSAGE_EVENTS} == set(EventType) - {
+        EventType.UNKNOWN
+    }
+
+
+def test_scenarios_use_events_of_the_table() -> None:
+    steps = [step.event for scenario in SCENARIOS.values() for step in scenario.steps]
+    assert set(steps) <= set(BY_NAME)
