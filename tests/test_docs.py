@@ -138,9 +138,13 @@ def test_what_the_api_page_shows_can_be_imported_from_there(name: str) -> None:
     assert hasattr(importlib.import_module(module), attribute)
 
 
-def test_the_api_page_shows_all_public_names() -> None:
+@pytest.mark.parametrize(
+    "module", ["flask_postal", "flask_postal.sandbox", "flask_postal.testing"]
+)
+def test_the_api_page_shows_all_public_names(module: str) -> None:
     text = (ROOT / "docs" / "api.md").read_text()
-    shown = {name.removeprefix("flask_postal.") for name in NAMES}
     errors = importlib.import_module("flask_postal.errors").__all__
     assert "automodule:: flask_postal.errors" in text
-    assert set(importlib.import_module("flask_postal").__all__) <= shown | set(errors)
+    shown = {*NAMES, *(f"flask_postal.{error}" for error in errors)}
+    public = importlib.import_module(module).__all__
+    assert {f"{module}.{name}" for name in public} <= shown
