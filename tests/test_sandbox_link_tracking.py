@@ -10,7 +10,7 @@ import pytest
 
 from flask_postal import Attachment, Message
 from flask_postal.sandbox.link_tracking import insert_tracking
-from flask_postal.sandbox.mime import compose
+from flask_postal.sandbox.mail_builder import compose
 
 from .mails import message, raw
 

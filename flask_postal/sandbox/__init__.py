@@ -2,7 +2,7 @@
 
 :class:`Sandbox` is what users hold. A message comes in through :mod:`.api`, is stored
 by :mod:`.outgoing`, which lets happen to it what :mod:`.scenarios` says, and
-:mod:`.webhooks` posts the events about it to the app.
+:mod:`.webhook_sender` posts the events about it to the app.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ _PIXEL = base64.b64decode(
 
 api = Blueprint("api", __name__)
 
-#: Answers a call: (simulation, parameters) -> the ``data`` of the response.
-Answer = Callable[[Simulation, Mapping[str, Any]], Any]
+#: Answers calls of an endpoint: (simulation, parameters) -> the ``data`` of the response.
+Endpoint = Callable[[Simulation, Mapping[str, Any]], Any]
 
 
 def create_app(simulation: Simulation, *blueprints: Blueprint) -> Flask:
@@ -84,7 +84,7 @@ def _guard() -> Response | None:
 # ---- the API
 
 
-def _call(name: str, answer: Answer) -> Response:
+def _call(name: str, answer: Endpoint) -> Response:
     """Answer an API call as Postal does, or let the active fault happen."""
     simulation = current_simulation()
     fault = simulation.take_api_fault()
@@ -125,7 +125,7 @@ def _deliveries(simulation: Simulation, content: Mapping[str, Any]) -> Any:
     return describe_deliveries(simulation.store, _find(simulation, content))
 
 
-_ENDPOINTS: dict[str, Answer] = {
+_ENDPOINTS: dict[str, Endpoint] = {
     "send/message": send_message,
     "send/raw": send_raw,
     "messages/message": _message,

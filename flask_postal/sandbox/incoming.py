@@ -11,7 +11,7 @@ from .mailbox import Mailbox, describe_mail, new_message_id
 from .outgoing import OutgoingMail
 from .records import Attempt, Mail, WebhookRequest
 from .verdicts import Verdict
-from .webhooks import WebhookSender
+from .webhook_sender import WebhookSender
 
 __all__ = ["MAX_MAIL", "IncomingMail"]
 

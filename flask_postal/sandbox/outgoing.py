@@ -15,7 +15,7 @@ from .records import Mail, WebhookRequest
 from .scenarios import scenario_for
 from .schedule import Schedule
 from .store import Store
-from .webhooks import WebhookSender
+from .webhook_sender import WebhookSender
 
 __all__ = ["SERVER_TOKEN", "OutgoingMail"]
 

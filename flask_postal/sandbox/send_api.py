@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .mail_builder import compose
 from .mail_reader import PostalMail, in_brackets
-from .mime import compose
 from .params import APIFailedError, APIRefusedError, ruby_blank, ruby_text
 from .records import Mail
 from .simulation import Simulation

@@ -30,7 +30,7 @@ from .signing_key import SigningKey
 from .store import Store
 from .webhook_bodies import serialize, server_payload, set_path, webhook_body
 from .webhook_client import Target, call_app, check_target, hook_urls
-from .webhooks import WebhookSender
+from .webhook_sender import WebhookSender
 
 __all__ = ["Simulation"]
 
