@@ -174,7 +174,7 @@ def newest(session: nox.Session) -> None:
 
 @nox.session
 def sdist(session: nox.Session) -> None:
-    """The tests of the unpacked sdist."""
+    """The tests of the unpacked sdist, against the package installed from it."""
     folder = empty_folder(session)
     archive, _ = build(session, folder)
     # --force-reinstall: the version is the same as in the last run of this session.
@@ -182,5 +182,20 @@ def sdist(session: nox.Session) -> None:
     session.install(f"{archive}[tests]")
     shutil.unpack_archive(archive, folder)
     [tree] = folder.glob("flask_postal-*/")
+    # The tests and the processes that they start have the unpacked tree on their path,
+    # before site-packages. Without its flask_postal they import the installed one.
+    unpacked = (tree / "flask_postal").rename(folder / "flask_postal")
     session.chdir(tree)
+    code = "import flask_postal; print(*flask_postal.__path__)"
+    output = session.run("python", "-c", code, silent=True)
+    installed = Path(str(output).strip())
+    if installed.parent.name != "site-packages":
+        session.error(f"not the installed package: {installed}")
+    session.log("the tests import %s", installed)
+    # Nothing of the package was left out, which the tests can't see any more.
+    session.run(
+        *("diff", "--recursive", "--exclude=__pycache__"),
+        *(str(unpacked), str(installed)),
+        external=True,
+    )
     run_pytest(session, NO_BROWSER)
