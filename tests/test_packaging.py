@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import configparser
 import subprocess
 import sys
@@ -49,3 +50,14 @@ def test_starting_an_app_imports_neither_requests_nor_cryptography() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    too_long = [
+        f"{path.name}: {node.name}"
+        for path in Path(flask_postal.__path__[0]).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or 0) - node.lineno >= 50
+    ]
+    assert too_long == []

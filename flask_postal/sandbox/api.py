@@ -48,7 +48,7 @@ _PIXEL = base64.b64decode(
 
 api = Blueprint("api", __name__)
 
-#: Answers calls of an endpoint: (simulation, parameters) -> the ``data`` of the response.
+#: Answers a call: (simulation, parameters) -> the ``data`` of the response.
 Endpoint = Callable[[Simulation, Mapping[str, Any]], Any]
 
 
