@@ -1,7 +1,9 @@
 """Postal's events and delivery statuses, and what they mean: one table.
 
 The webhook parser, the sandbox, the CLI, the sandbox's page and the documentation read
-it. A new event of Postal's is a new row in :data:`EVENTS`.
+it. A new event of Postal's is a new row in :data:`EVENTS`. Where several events have
+the same event type, that word alone means the first of them, and the others need an
+alias.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ __all__ = [
     "PostalEvent",
     "find_event",
     "known_events",
+    "names_of",
 ]
 
 
@@ -235,6 +238,8 @@ BY_STATUS: Mapping[str, PostalEvent] = MappingProxyType(
 _BY_WORD: Mapping[str, PostalEvent] = MappingProxyType(
     {
         **{str(event.event_type): event for event in MESSAGE_EVENTS},
+        # Again, so that the first event of a type wins.
+        **{str(event.event_type): event for event in reversed(MESSAGE_EVENTS)},
         **{event.alias: event for event in EVENTS if event.alias is not None},
         **BY_NAME,
     }
@@ -248,6 +253,19 @@ def find_event(word: str) -> PostalEvent | None:
         an alias (``"held"``).
     """
     return _BY_WORD.get(word)
+
+
+def names_of(word: str) -> frozenset[str]:
+    """Return Postal's names of the events that a word stands for.
+
+    That is one for a name or an alias, and all events of the type for an event type;
+    for an unknown word it is the word itself.
+    """
+    names = {
+        str(event.name) for event in MESSAGE_EVENTS if str(event.event_type) == word
+    }
+    event = find_event(word)
+    return frozenset(names or {str(event.name) if event is not None else word})
 
 
 def known_events() -> str:

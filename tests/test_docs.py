@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
+import flask_postal
 from flask_postal.sandbox import Sandbox
 
 from .processes import free_port, wait_for
@@ -39,10 +43,24 @@ def test_code_blocks_run(
             monkeypatch.setenv(f"FLASK_{key}", value)
     namespace = {"__name__": "example", "__file__": str(page)}
     text = page.read_text()
-    for block in BLOCK.finditer(text):
-        line = text.count("\n", 0, block.start(1))
-        code = compile("\n" * line + block[1], str(page), "exec")
-        exec(code, namespace)
+    with receivers_restored():
+        for block in BLOCK.finditer(text):
+            line = text.count("\n", 0, block.start(1))
+            code = compile("\n" * line + block[1], str(page), "exec")
+            exec(code, namespace)
+
+
+@contextlib.contextmanager
+def receivers_restored() -> Iterator[None]:
+    """Disconnect what the blocks of a page connect to signals."""
+    names = importlib.import_module("flask_postal.signals").__all__
+    all_signals = [getattr(flask_postal, name) for name in names]
+    before = [set(signal.receivers) for signal in all_signals]
+    yield
+    for signal, known in zip(all_signals, before, strict=True):
+        for number in set(signal.receivers) - known:
+            found = signal.receivers[number]
+            signal.disconnect(found() if isinstance(found, weakref.ref) else found)
 
 
 @pytest.mark.parametrize("name", PROJECTS)

@@ -227,3 +227,13 @@ def test_a_copy_tidies_what_was_assigned() -> None:
 
 def test_repr_is_short() -> None:
     assert repr(Message("Hi", "a@b.c", "x" * 999)) == "<Message 'Hi' to ['a@b.c']>"
+
+
+def test_a_message_pickled_by_an_earlier_version_gets_the_fields_it_lacks() -> None:
+    """Messages wait in queues while an app is upgraded."""
+    state = Message("old", "ana@example.com", body="x").__getstate__()
+    del state["esp_extra"], state["track_opens"]
+    restored = Message.__new__(Message)
+    restored.__setstate__(state)
+    assert (restored.subject, restored.track_opens) == ("old", None)
+    assert "esp_extra" not in restored.to_dict()

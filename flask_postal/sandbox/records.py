@@ -24,7 +24,7 @@ class Mail:
     :param recipient: The envelope recipient.
     :param sender: The envelope sender; ``None`` for ``<>``.
     :param status: One of Postal's: ``Pending``, ``Sent``, ``SoftFail``, ``HardFail``,
-        ``Held``, ``Bounced``, ``Error``, ``Processed``.
+        ``Held``, ``Bounced`` and others; see :mod:`flask_postal.vocabulary`.
     :param raw: The mail as it was given to the sandbox.
     :param delivered: The mail as it was delivered, with tracking put in.
     """

@@ -15,7 +15,7 @@ from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from ..errors import ConfigurationError
-from ..vocabulary import find_event
+from ..vocabulary import names_of
 from .api import api, create_app
 from .clock import Clock, ManualClock
 from .control import control
@@ -210,13 +210,11 @@ class Sandbox(Simulation):
         :raises Exception: in a test with :func:`.testing.sandboxed` or the fixture
             ``postal_sandbox``: what the app's receiver raised.
         """
-        row = find_event(event)
-        name = event if row is None else row.name
-        deadline = time.monotonic() + timeout
+        names, deadline = names_of(event), time.monotonic() + timeout
         while True:
             for request in self.store.requests():
                 if (
-                    request.event == name
+                    request.event in names
                     and request.attempts
                     and request.id not in self._awaited
                     and to in (None, request.recipient)
@@ -236,10 +234,10 @@ class Sandbox(Simulation):
             else:
                 with self._wake:
                     self._wake.wait(min(left, 0.05))
-        last = self.requests[-10:]
+        last, wanted = self.requests[-10:], " or ".join(sorted(names))
         seen = [f"{r.event} to {r.recipient} ({r.state})" for r in last]
         raise AssertionError(
-            f"no {name}{f' to {to}' if to else ''} has come; there were"
+            f"no {wanted}{f' to {to}' if to else ''} has come; there were"
             f" {', '.join(seen) or 'no webhooks at all'}"
         )
 

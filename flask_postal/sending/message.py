@@ -269,6 +269,11 @@ class Message:
         state["context"] = json_dict(self.context, "context")
         return state
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Fill in fields that the version which pickled the message did not have."""
+        self.__init__()  # type: ignore[misc]
+        self.__dict__.update(state)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         other = self.__class__.__new__(self.__class__)
         other.__dict__.update(copy.deepcopy(self.__dict__, memo))

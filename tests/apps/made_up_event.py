@@ -14,10 +14,12 @@ from flask_postal import Message, Postal, tracking_received
 from flask_postal.outcome import read_outcome
 from flask_postal.sandbox import ManualClock, Sandbox
 from flask_postal.sandbox.webhook_bodies import webhook
+from flask_postal.vocabulary import find_event
 from flask_postal.webhooks.tracking import parse_tracking
 
 body = webhook("MessageQuarantined", {"message": {"id": 5}}, 1.0)
 print("parser:", parse_tracking(body).event_type)
+print("failed still means:", getattr(find_event("failed"), "name", None))
 print("lookup:", read_outcome("Quarantined", None, None)["event_type"])
 
 seen: list[Any] = []
