@@ -80,7 +80,7 @@ def test_an_address_is_read(value: Any, name: str, addr_spec: str) -> None:
         (["a@b.c"], "not list"),
     ],
 )
-def test_what_is_not_one_address_is_refused(value: Any, why: str) -> None:
+def test_anything_but_a_single_address_is_refused(value: Any, why: str) -> None:
     with pytest.raises(MessageError, match=f"cc: .*{why}") as caught:
         parse_address(value, "cc")
     assert caught.value.field == "cc"
@@ -98,11 +98,11 @@ def test_what_is_not_one_address_is_refused(value: Any, why: str) -> None:
         (Address("a@b.c", "Dœ, Jane"), '"Dœ, Jane" <a@b.c>'),
     ],
 )
-def test_names_are_quoted_where_they_need_it(address: Address, text: str) -> None:
+def test_names_are_quoted_if_necessary(address: Address, text: str) -> None:
     assert str(address) == text
 
 
-def test_mailboxes_are_equal_without_the_case_of_the_domain_only() -> None:
+def test_only_the_domain_is_case_insensitive() -> None:
     assert Address("Ana@Example.com").key == Address("Ana@example.COM").key
     assert Address("Ana@example.com").key != Address("ana@example.com").key
 
@@ -110,7 +110,7 @@ def test_mailboxes_are_equal_without_the_case_of_the_domain_only() -> None:
 @given(
     st.text(max_size=30), st.from_regex(r"[a-z]{1,8}@[a-z]{1,8}\.org", fullmatch=True)
 )
-def test_a_formatted_address_reads_back_to_the_same(name: str, bare: str) -> None:
+def test_a_formatted_address_parses_back_to_itself(name: str, bare: str) -> None:
     try:
         address, _ = parse_address((name, bare), "to")
     except MessageError:
@@ -122,7 +122,7 @@ def test_a_formatted_address_reads_back_to_the_same(name: str, bare: str) -> Non
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_an_address_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         address, _ = parse_address(text, "to")
     except MessageError:

@@ -38,7 +38,7 @@ def testing(tmp_path: Path) -> Iterator[tuple[Flask, Postal]]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_outcomes_keep_the_order_and_failures_stop_nothing(
+def test_outcomes_keep_the_order_and_failures_do_not_stop_the_batch(
     make_app: MakeApp, concurrency: int
 ) -> None:
     def act(exchange: Exchange) -> bool:
@@ -72,7 +72,7 @@ def test_outcomes_keep_the_order_and_failures_stop_nothing(
     assert server.connections <= 3
 
 
-def test_only_http_runs_in_other_threads_and_no_more_of_them_than_asked(
+def test_only_http_runs_in_threads_and_concurrency_limits_them(
     make_app: MakeApp,
 ) -> None:
     under_way: list[int] = []
@@ -107,7 +107,7 @@ def test_only_http_runs_in_other_threads_and_no_more_of_them_than_asked(
     assert set(threads) == {threading.current_thread().name}
 
 
-def test_one_at_a_time_takes_no_thread(make_app: MakeApp) -> None:
+def test_concurrency_one_starts_no_threads(make_app: MakeApp) -> None:
     threads: set[str] = set()
 
     def sent(app: Flask, **extra: Any) -> None:
@@ -121,7 +121,7 @@ def test_one_at_a_time_takes_no_thread(make_app: MakeApp) -> None:
     assert not [name for name in threads if name.startswith("postal-send")]
 
 
-def test_progress_is_told(testing: tuple[Flask, Postal]) -> None:
+def test_progress_is_reported(testing: tuple[Flask, Postal]) -> None:
     _, postal = testing
     seen: list[tuple[int, int | None]] = []
     messages = [message(), message(subject="a\nb"), message()]
@@ -165,7 +165,7 @@ def test_a_cancelled_message_has_a_result_without_recipients(
     assert dict(outcome.result.recipients) == {}
 
 
-def test_errors_of_receivers_and_templates_stop_nothing(
+def test_errors_in_receivers_and_templates_do_not_stop_the_batch(
     testing: tuple[Flask, Postal],
 ) -> None:
     _, postal = testing
@@ -185,7 +185,7 @@ def test_errors_of_receivers_and_templates_stop_nothing(
     assert kinds == [LookupError, ZeroDivisionError, type(None)]
 
 
-def test_failures_are_told_once(make_app: MakeApp) -> None:
+def test_each_failure_is_signalled_once(make_app: MakeApp) -> None:
     seen: list[Any] = []
 
     def note(app: Flask, error: Any, **extra: Any) -> None:
@@ -198,7 +198,7 @@ def test_failures_are_told_once(make_app: MakeApp) -> None:
     assert sorted(map(str, seen)) == sorted(str(o.error) for o in outcomes)
 
 
-def test_an_iterable_that_fails_ends_the_batch_and_loses_no_news(
+def test_an_iterable_that_raises_ends_the_batch(
     testing: tuple[Flask, Postal],
 ) -> None:
     _, postal = testing
@@ -216,7 +216,7 @@ def test_an_iterable_that_fails_ends_the_batch_and_loses_no_news(
     assert len(outbox) <= 2
 
 
-def test_progress_that_raises_ends_the_batch_and_loses_no_news(
+def test_every_sent_message_is_signalled_even_if_on_progress_raises(
     make_app: MakeApp,
 ) -> None:
     told = []
@@ -298,7 +298,7 @@ def test_a_batch_without_data_needs_no_template(testing: tuple[Flask, Postal]) -
         ({"template": "hi"}, {"nobody": {}}, "merge_data", "no address"),
     ],
 )
-def test_what_can_not_be_a_batch_is_refused_before_anything_is_sent(
+def test_an_invalid_batch_is_refused_before_anything_is_sent(
     testing: tuple[Flask, Postal],
     changes: dict[str, Any],
     data: Any,

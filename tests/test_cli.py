@@ -45,7 +45,7 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_good_app_passes(sandbox: Sandbox) -> None:
+def test_a_correctly_configured_app_passes(sandbox: Sandbox) -> None:
     code, output = run(good(sandbox), "check")
     # All but that this is a sandbox, and no `flask --debug`.
     assert "warning  this is a sandbox: no mail reaches anybody" in output
@@ -57,7 +57,7 @@ def test_a_good_app_passes(sandbox: Sandbox) -> None:
     assert sandbox.api_key not in output
 
 
-def test_a_key_that_is_not_what_postal_signs_with_is_found(sandbox: Sandbox) -> None:
+def test_a_key_that_postal_does_not_sign_with_is_reported(sandbox: Sandbox) -> None:
     code, output = run(good(sandbox, POSTAL_WEBHOOK_KEY=DKIM_RECORD), "check")
     assert code == 1
     assert "POSTAL_WEBHOOK_KEY is not what Postal signs with" in output
@@ -70,7 +70,7 @@ def test_a_key_that_is_not_what_postal_signs_with_is_found(sandbox: Sandbox) -> 
         assert (code, "Postal signs with this key" in output) == (0, True), output
 
 
-def test_a_key_is_not_compared_where_postal_serves_none(sandbox: Sandbox) -> None:
+def test_the_key_is_not_compared_if_postal_serves_none(sandbox: Sandbox) -> None:
     with loopback(answering("404 Not Found")) as server:
         app = good(sandbox, POSTAL_API_URL=server.url, POSTAL_WEBHOOK_KEY=DKIM_RECORD)
         _, output = run(app, "check")
@@ -124,7 +124,7 @@ def config(**values: Any) -> Callable[[Flask], None]:
     ids=["login", "limiter", "trusted hosts"],
 )
 @pytest.mark.filterwarnings("ignore:Using the in-memory storage")
-def test_each_trap_is_found_with_its_cure(
+def test_each_problem_is_reported_with_a_solution(
     sandbox: Sandbox,
     trap: Callable[[Flask], None],
     text: str,
@@ -153,7 +153,7 @@ def test_each_trap_is_found_with_its_cure(
     ],
     ids=["csrf", "error page", "length", "after"],
 )
-def test_what_our_views_are_safe_from_is_no_finding(
+def test_app_code_that_does_not_affect_webhooks_is_not_reported(
     sandbox: Sandbox, harmless: Callable[[Flask], Any]
 ) -> None:
     app = good(sandbox)
@@ -180,7 +180,7 @@ def test_what_our_views_are_safe_from_is_no_finding(
         ),
     ],
 )
-def test_settings_are_found_wanting(
+def test_missing_and_wrong_settings_are_reported(
     sandbox: Sandbox, settings: dict[str, Any], code: int, text: str, cure: str
 ) -> None:
     app = good(sandbox, POSTAL_CONNECT_RETRIES=0, **settings)
@@ -190,7 +190,7 @@ def test_settings_are_found_wanting(
     assert cure in output
 
 
-def test_receivers_and_blueprint_are_missed(sandbox: Sandbox) -> None:
+def test_missing_receivers_and_blueprint_are_reported(sandbox: Sandbox) -> None:
     app = Flask("bare")
     app.config.update(sandbox.settings())
     Postal(app)
@@ -201,7 +201,7 @@ def test_receivers_and_blueprint_are_missed(sandbox: Sandbox) -> None:
     assert "weak=False" in output
 
 
-def test_the_url_is_tried_from_outside(sandbox: Sandbox) -> None:
+def test_the_public_url_is_requested(sandbox: Sandbox) -> None:
     app = good(sandbox)
     with loopback(answering("308 Redirect", b"")) as server:
         code, output = run(app, "check", "--url", server.url)
@@ -221,7 +221,7 @@ def test_the_url_is_tried_from_outside(sandbox: Sandbox) -> None:
     assert (code, output.count("wants another password")) == (1, 2)
 
 
-def test_a_url_with_a_password_and_a_query_is_understood(sandbox: Sandbox) -> None:
+def test_the_url_may_contain_a_password_and_a_query(sandbox: Sandbox) -> None:
     app = good(sandbox, TRUSTED_HOSTS=["127.0.0.1"])
     with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
         url = server.url.replace("//", "//u:geheim@") + "/postal/tracking/?x=1"
@@ -231,7 +231,7 @@ def test_a_url_with_a_password_and_a_query_is_understood(sandbox: Sandbox) -> No
     assert request.head.startswith("POST /postal/tracking/ ")
 
 
-def test_the_password_of_the_webhooks_is_not_sent_in_the_clear(
+def test_the_webhook_password_is_not_sent_over_plain_http(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []
@@ -246,7 +246,7 @@ def test_the_password_of_the_webhooks_is_not_sent_in_the_clear(
     assert [headers.get("Authorization") for headers in sent] == [None, None]
 
 
-def test_suppressed_mail_is_a_warning(sandbox: Sandbox) -> None:
+def test_suppressed_sending_is_a_warning(sandbox: Sandbox) -> None:
     _, output = run(good(sandbox, MAIL_SUPPRESS_SEND=True), "check")
     assert "no mail is sent: messages are checked and suppressed" in output
 
@@ -261,7 +261,7 @@ def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:
         assert "can't be reached" in output
 
 
-def test_a_url_is_compared_with_the_app_s_own(sandbox: Sandbox) -> None:
+def test_the_url_is_compared_with_the_webhook_routes(sandbox: Sandbox) -> None:
     app = good(sandbox)
     with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
         right = f"{server.url}/postal/tracking/"
@@ -273,7 +273,9 @@ def test_a_url_is_compared_with_the_app_s_own(sandbox: Sandbox) -> None:
     assert "/postal/inbound/ and /postal/tracking/" in output
 
 
-def test_the_sandbox_s_urls_are_compared_with_the_app_s_own(sandbox: Sandbox) -> None:
+def test_the_sandbox_urls_are_compared_with_the_webhook_routes(
+    sandbox: Sandbox,
+) -> None:
     app = good(sandbox)
     sandbox.tracking_url = "http://127.0.0.1:5000/mail/tracking/"
     sandbox.inbound_url = "http://127.0.0.1:5000/postal/inbound"
@@ -283,7 +285,7 @@ def test_the_sandbox_s_urls_are_compared_with_the_app_s_own(sandbox: Sandbox) ->
     assert "inbound: the sandbox posts" not in output
 
 
-def test_a_sandbox_that_does_not_run_is_named(sandbox: Sandbox) -> None:
+def test_a_sandbox_that_is_not_running_is_reported(sandbox: Sandbox) -> None:
     app = good(sandbox, POSTAL_API_URL=refusing())
     code, output = run(app, "check")
     assert code == 1
@@ -312,7 +314,7 @@ class Working(dict[str, Any]):
         self.pop(key, None)
 
 
-def test_a_cache_that_does_not_work_is_found(sandbox: Sandbox) -> None:
+def test_a_cache_that_does_not_work_is_reported(sandbox: Sandbox) -> None:
     code, output = run(good(sandbox, POSTAL_DEDUPE_CACHE=Gone()), "check")
     assert code == 1
     assert "POSTAL_DEDUPE_CACHE: the cache does not work (ConnectionError" in output
@@ -332,7 +334,7 @@ def test_keys_are_listed() -> None:
     assert "1024 bits" in lines[1]
 
 
-def test_discovered_keys_tell_where_from(sandbox: Sandbox) -> None:
+def test_discovered_keys_are_listed_with_their_url(sandbox: Sandbox) -> None:
     app = Flask("keys")
     app.config["POSTAL_API_URL"] = sandbox.url
     Postal(app)
@@ -340,7 +342,7 @@ def test_discovered_keys_tell_where_from(sandbox: Sandbox) -> None:
     assert output.split()[-1] == f"{sandbox.url}/.well-known/jwks.json"
 
 
-def test_no_key_and_no_postal_are_errors() -> None:
+def test_a_missing_key_or_an_unknown_name_is_an_error() -> None:
     app = Flask("keys")
     Postal(app, name="marketing")
     code, output = run(app, "keys", "--name", "marketing")

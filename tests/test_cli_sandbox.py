@@ -68,7 +68,7 @@ def test_events_are_triggered(app: Flask, tracking: list[Any]) -> None:
     assert event.mta_response == "550 5.7.1 No"
 
 
-def test_mails_come_in(
+def test_inbound_mail_is_triggered_from_a_file(
     app: Flask, sandbox: Sandbox, inbound: list[Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "mail.eml"
@@ -88,7 +88,7 @@ def test_mails_come_in(
     )
 
 
-def test_a_mail_is_made_up_where_none_is_given(
+def test_inbound_mail_is_made_up_if_no_file_is_given(
     app: Flask, sandbox: Sandbox, inbound: list[Any]
 ) -> None:
     code, output = run(app, "trigger", "inbound", "--to", "desk@example.com")
@@ -98,7 +98,7 @@ def test_a_mail_is_made_up_where_none_is_given(
     assert event.message.text == "This mail was made up.\n"
 
 
-def test_the_author_of_a_mail_gets_its_bounce(
+def test_the_bounce_goes_to_the_author_of_the_mail(
     app: Flask, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     file = tmp_path / "mail.eml"
@@ -108,7 +108,7 @@ def test_the_author_of_a_mail_gets_its_bounce(
     assert [mail.recipient for mail in sandbox.messages] == ["cy@example.org"]
 
 
-def test_an_app_that_does_not_run_is_asked_for(app: Flask, sandbox: Sandbox) -> None:
+def test_an_app_that_is_not_running_is_reported(app: Flask, sandbox: Sandbox) -> None:
     sandbox.call_with(call_url)
     sandbox.tracking_url = f"{refusing()}/postal/tracking/"
     output = run(app, "trigger", "delivered")[1]
@@ -116,7 +116,7 @@ def test_an_app_that_does_not_run_is_asked_for(app: Flask, sandbox: Sandbox) -> 
     assert "no answer: Postal comes again in 2 minutes" in output
 
 
-def test_a_test_mail_without_a_sandbox_is_explained(
+def test_send_test_and_keys_report_a_sandbox_that_is_not_running(
     app: Flask, sandbox: Sandbox
 ) -> None:
     url = sandbox.url
@@ -134,7 +134,7 @@ def test_stored_requests_are_replayed(app: Flask, tracking: list[Any]) -> None:
     assert tracking[0].event_type == "bounced"
 
 
-def test_faults_are_switched(app: Flask, sandbox: Sandbox) -> None:
+def test_faults_are_set_and_cleared(app: Flask, sandbox: Sandbox) -> None:
     assert run(app, "fault", "502", "--times", "2")[1] == "502: 2 x\n"
     assert "hang: until it is cleared" in run(app, "fault", "hang")[1]
     assert run(app, "fault", "--clear")[1] == "nothing goes wrong\n"
@@ -153,13 +153,15 @@ def test_faults_are_switched(app: Flask, sandbox: Sandbox) -> None:
         (["check", "--url", "127.0.0.1:5000"], "--url begins with http"),
     ],
 )
-def test_mistakes_are_explained(app: Flask, arguments: list[str], text: str) -> None:
+def test_invalid_arguments_are_explained(
+    app: Flask, arguments: list[str], text: str
+) -> None:
     code, output = run(app, *arguments)
     assert code != 0
     assert text in output
 
 
-def test_a_real_postal_is_left_alone() -> None:
+def test_sandbox_commands_refuse_a_real_postal() -> None:
     app = Flask("real")
     app.config.update(POSTAL_API_URL="https://postal.example.com", POSTAL_API_KEY="k")
     Postal(app)
@@ -170,7 +172,9 @@ def test_a_real_postal_is_left_alone() -> None:
     )
 
 
-def test_a_sandbox_that_does_not_run_is_named(app: Flask, sandbox: Sandbox) -> None:
+def test_trigger_reports_a_sandbox_that_is_not_running(
+    app: Flask, sandbox: Sandbox
+) -> None:
     url = sandbox.url
     sandbox.stop()
     code, output = run(app, "trigger", "delivered")

@@ -51,7 +51,7 @@ def second(app: Flask, event: Any, **extra: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_calls() -> None:
+def clear_calls() -> None:
     calls.clear()
 
 
@@ -87,7 +87,7 @@ def test_dispatch_needs_no_request(app: Flask) -> None:
     assert run(app) is Dispatched.UNHEARD
 
 
-def test_a_retry_runs_only_those_that_have_not_succeeded(app: Flask) -> None:
+def test_a_retry_runs_only_receivers_that_have_not_succeeded(app: Flask) -> None:
     cache = MemoryCache()
     with tracking_received.connected_to(first), tracking_received.connected_to(second):
         assert run(app, cache) is Dispatched.FAILED
@@ -96,7 +96,7 @@ def test_a_retry_runs_only_those_that_have_not_succeeded(app: Flask) -> None:
     assert sorted(calls) == ["first", "second", "second"]
 
 
-def test_receivers_that_share_a_name_share_the_mark(app: Flask) -> None:
+def test_receivers_with_the_same_name_are_retried_together(app: Flask) -> None:
     def make(label: str) -> Any:
         def receiver(app: Flask, **extra: Any) -> None:
             calls.append(label)
@@ -113,7 +113,7 @@ def test_receivers_that_share_a_name_share_the_mark(app: Flask) -> None:
     assert sorted(calls) == ["a", "a", "b", "b"]
 
 
-def test_a_nameless_receiver_has_no_mark(app: Flask) -> None:
+def test_a_receiver_without_a_name_runs_at_every_retry(app: Flask) -> None:
     nameless = functools.partial(first)
     cache = MemoryCache()
     with (
@@ -175,7 +175,7 @@ def test_a_slow_receiver_is_warned_about(
     assert "test_dispatch.first took 2.5 s" in caplog.text
 
 
-def test_the_worse_rejection_wins(make_app: MakeApp) -> None:
+def test_bouncing_wins_over_dropping(make_app: MakeApp) -> None:
     mail = Recorded.load("inbound/raw-json")
 
     def drop(app: Flask, **extra: Any) -> None:
@@ -205,7 +205,7 @@ def test_a_rejection_is_not_forgotten_when_another_receiver_is_retried(
     assert sorted(calls) == ["reject", "second", "second"]
 
 
-def test_a_mark_counts_also_when_the_others_are_gone(app: Flask) -> None:
+def test_a_receiver_stays_marked_if_others_are_disconnected(app: Flask) -> None:
     cache = MemoryCache()
     with tracking_received.connected_to(first):
         with tracking_received.connected_to(second):
@@ -231,7 +231,7 @@ def decorated(app: Flask, **extra: Any) -> Any:
 
 
 @pytest.mark.parametrize("receiver", [Hidden(), decorated])
-def test_a_coroutine_that_does_not_look_like_one_is_awaited(
+def test_a_coroutine_returned_by_a_plain_callable_is_awaited(
     app: Flask, receiver: Any
 ) -> None:
     with tracking_received.connected_to(receiver):
@@ -273,7 +273,7 @@ def test_dedupe_can_be_switched_off(make_app: MakeApp, tracking: list[Any]) -> N
 # ---- leases
 
 
-def test_a_crashed_worker_frees_its_lease(app: Flask) -> None:
+def test_the_lease_of_a_crashed_worker_expires(app: Flask) -> None:
     clock = Clock()
     cache = MemoryCache(clock)
     crashed = CacheClaim(cache, "x", clock)
@@ -287,7 +287,7 @@ def test_a_crashed_worker_frees_its_lease(app: Flask) -> None:
     assert CacheClaim(cache, "x", clock).lease()
 
 
-def test_a_lease_ends_at_its_own_deadline_whatever_the_backend_does() -> None:
+def test_a_lease_expires_even_if_the_cache_ignores_the_timeout() -> None:
     clock = Clock()
 
     class Forever(MemoryCache):
@@ -304,7 +304,7 @@ def test_a_lease_ends_at_its_own_deadline_whatever_the_backend_does() -> None:
     assert not CacheClaim(cache, "x", clock).lease()
 
 
-def test_who_lost_a_lease_does_not_give_back_the_next_ones() -> None:
+def test_releasing_an_expired_lease_does_not_release_the_next_one() -> None:
     clock = Clock()
     cache = MemoryCache(clock)
     slow, taker = CacheClaim(cache, "x", clock), CacheClaim(cache, "x", clock)
@@ -330,7 +330,7 @@ def test_a_lease_is_released_whatever_ends_the_receiver(
         assert run(app, cache) is Dispatched.HANDLED
 
 
-def test_handled_is_kept_for_48_hours(app: Flask) -> None:
+def test_a_handled_delivery_is_remembered_for_48_hours(app: Flask) -> None:
     clock = Clock()
     cache = MemoryCache(clock)
     with tracking_received.connected_to(first):
@@ -340,7 +340,7 @@ def test_handled_is_kept_for_48_hours(app: Flask) -> None:
     assert calls == ["first", "first"]
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dedupe, "MAX_ENTRIES", 10)
     cache = MemoryCache()
     for number in range(100):
@@ -350,7 +350,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.get("0") is None
 
 
-def test_other_postals_and_kinds_are_other_deliveries(app: Flask) -> None:
+def test_deliveries_differ_by_server_and_dedupe_key(app: Flask) -> None:
     other = Postal(app, name="other")
     cache = MemoryCache()
     with tracking_received.connected_to(first):
@@ -386,7 +386,7 @@ def test_a_broken_cache_never_loses_an_event(
     assert "cache for duplicates failed" in caplog.text
 
 
-def test_a_cache_that_is_slow_to_fail_is_asked_once(
+def test_a_cache_that_fails_slowly_is_asked_only_once(
     app: Flask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postal gives five seconds; and a password in the cache's URL is not logged."""
@@ -428,7 +428,7 @@ def test_a_cache_without_an_atomic_add_is_refused_with_the_reason(
     assert caught.value.key == "POSTAL_DEDUPE_CACHE"
 
 
-def test_a_flask_caching_object_is_looked_into() -> None:
+def test_the_backend_of_a_flask_caching_object_is_checked() -> None:
     from flask_caching import Cache
 
     app = Flask("tests")
@@ -442,7 +442,7 @@ def test_a_flask_caching_object_is_looked_into() -> None:
     assert check_cache(redis, "x") is redis
 
 
-def test_an_unknown_word_is_refused() -> None:
+def test_a_string_is_refused_as_a_cache() -> None:
     app = Flask("tests")
     app.config["POSTAL_DEDUPE_CACHE"] = "redis://localhost"
     with pytest.raises(ConfigurationError, match="a cache object"):

@@ -64,7 +64,9 @@ def receivers_restored() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_the_project_of_a_page_passes(pytester: pytest.Pytester, name: str) -> None:
+def test_the_project_of_a_page_passes_its_tests(
+    pytester: pytest.Pytester, name: str
+) -> None:
     for block in BLOCK.finditer((ROOT / "docs" / name).read_text()):
         file, _, code = block[1].partition("\n")
         (pytester.path / file.removeprefix("# ")).write_text(code)
@@ -151,7 +153,7 @@ NAMES = re.findall(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_the_api_page_shows_can_be_imported_from_there(name: str) -> None:
+def test_documented_names_can_be_imported(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert hasattr(importlib.import_module(module), attribute)
 

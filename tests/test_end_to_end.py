@@ -73,7 +73,7 @@ def world(tmp_path: Path, signing_key: SigningKey) -> Iterator[World]:
             yield World(sandbox, url, log)
 
 
-def test_every_fate_arrives(world: World) -> None:
+def test_the_events_of_every_scenario_arrive(world: World) -> None:
     assert EXPECTED.keys() == {"ana", *SCENARIOS}
     sent = {}
     with ThreadPoolExecutor(4) as pool:
@@ -94,7 +94,7 @@ def test_every_fate_arrives(world: World) -> None:
             assert (entry["id"], entry["token"]) == tuple(sent[address].values())
 
 
-def test_a_conversation(world: World) -> None:
+def test_a_reply_reaches_the_app(world: World) -> None:
     """A mail with an inline image, and its reply."""
     world.send("ana@example.com", inline="1")
     (mail,) = world.sandbox.messages
@@ -107,7 +107,7 @@ def test_a_conversation(world: World) -> None:
     assert entry["to"] == "ticket+7@example.com"
 
 
-def test_links_in_the_mail_work(world: World) -> None:
+def test_a_tracked_link_redirects_and_reports_the_click(world: World) -> None:
     world.send("ana@example.com")
     world.sandbox.wait_for("delivered")
     (mail,) = world.sandbox.messages

@@ -60,7 +60,7 @@ def send(make_app: MakeApp, act: Any, **changes: Any) -> Any:
             return postal.send(message(**changes))
 
 
-def test_there_is_enough_recorded() -> None:
+def test_enough_responses_are_recorded() -> None:
     assert len(ALL) >= 50
     assert len(REFUSED) >= 15
     assert len(ACCEPTED) >= 15
@@ -111,14 +111,14 @@ def test_the_wrong_api_key_is_not_echoed(
     assert SECRET not in everything_about(caught.value) + caplog.text
 
 
-def test_a_key_that_comes_back_in_the_message_is_cut_out(make_app: MakeApp) -> None:
+def test_an_api_key_in_the_error_message_is_redacted(make_app: MakeApp) -> None:
     body = {"status": "error", "data": {"code": SECRET, "message": f"bad {SECRET}!"}}
     with pytest.raises(APIError, match=r"bad \*\*\*!") as caught:
         send(make_app, answering("200 OK", json.dumps(body).encode()))
     assert SECRET not in everything_about(caught.value)
 
 
-def test_a_host_that_is_not_allowed_names_the_cure(make_app: MakeApp) -> None:
+def test_host_not_allowed_names_the_setting_to_change(make_app: MakeApp) -> None:
     sentence = "Host not allowed by this Postal; set POSTAL_API_URL to its web hostname"
     with pytest.raises(APIError, match=sentence) as caught:
         send(make_app, answer_of("host-not-allowed"))
@@ -152,7 +152,7 @@ def test_a_host_that_is_not_allowed_names_the_cure(make_app: MakeApp) -> None:
         ),
     ],
 )
-def test_odd_answers_are_api_errors(
+def test_unexpected_responses_are_api_errors(
     make_app: MakeApp,
     status: str,
     body: bytes,
@@ -188,7 +188,9 @@ def test_odd_answers_are_api_errors(
     ],
     ids=lambda body: repr(body[:45]),
 )
-def test_answers_that_say_nothing_leave_a_doubt(make_app: MakeApp, body: bytes) -> None:
+def test_after_an_unreadable_response_the_mail_may_have_been_sent(
+    make_app: MakeApp, body: bytes
+) -> None:
     with pytest.raises(TransportError, match="may have") as caught:
         send(make_app, answering("200 OK", body))
     assert caught.value.maybe_sent is True
@@ -197,7 +199,7 @@ def test_answers_that_say_nothing_leave_a_doubt(make_app: MakeApp, body: bytes) 
 @pytest.mark.parametrize(
     "entry", [None, [], 5, {}, {"id": "5", "token": 5}, {"id": True, "token": None}]
 )
-def test_a_recipient_that_postal_does_not_name_has_no_id(
+def test_a_recipient_without_a_valid_entry_has_no_id(
     make_app: MakeApp, entry: Any
 ) -> None:
     data = {"messages": {"ana@example.com": entry, "more@example.com": {"id": 1}}}
@@ -231,7 +233,7 @@ def test_errors_survive_pickling(error: Exception) -> None:
     assert (str(came), vars(came)) == (str(error), vars(error))
 
 
-def test_the_tree_of_errors() -> None:
+def test_the_exception_hierarchy() -> None:
     assert issubclass(ConfigurationError, RuntimeError)
     assert issubclass(MessageError, ValueError)
     assert issubclass(UnsupportedFeature, MessageError)
@@ -242,14 +244,14 @@ def test_the_tree_of_errors() -> None:
     assert not issubclass(CancelSend, PostalError)
 
 
-def test_no_repr_shows_the_key(make_app: MakeApp) -> None:
+def test_no_repr_contains_the_api_key(make_app: MakeApp) -> None:
     app, postal = make_app(POSTAL_API_URL=refusing(), POSTAL_API_KEY=SECRET)
     with app.app_context():
         assert SECRET not in repr(postal.settings)
         assert SECRET not in repr(vars(postal)) + repr(postal.prepare(message()))
 
 
-def test_a_sandbox_that_does_not_run_is_named_when_a_mail_is_sent(
+def test_sending_reports_a_sandbox_that_is_not_running(
     make_app: MakeApp,
 ) -> None:
     app, postal = make_app(

@@ -114,7 +114,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("name", "expected"), EXPECTED.items(), ids=list(EXPECTED))
-def test_what_hides_behind_an_event_is_told_beside_it(
+def test_a_recorded_event_has_the_expected_attributes(
     name: str, expected: dict[str, Any]
 ) -> None:
     event = load(name)
@@ -186,7 +186,7 @@ def test_passwords_of_urls_are_redacted_everywhere(text: str, redacted: str) -> 
 
 @pytest.mark.parametrize("colon", ["\\u003a", "\\u003A", ":"])
 @pytest.mark.parametrize("slash", ["\\u002f", "\\/", "/"])
-def test_a_password_can_not_hide_behind_escapes(colon: str, slash: str) -> None:
+def test_passwords_in_escaped_urls_are_redacted(colon: str, slash: str) -> None:
     url = f"https{colon}{slash}{slash}u:{PASSWORD}@x.test"
     nested = '{"details":"' + url + '"}'
     for _ in range(25):
@@ -195,7 +195,7 @@ def test_a_password_can_not_hide_behind_escapes(colon: str, slash: str) -> None:
     assert PASSWORD not in str(parse_tracking(text.encode()).esp_event)
 
 
-def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
+def test_a_lone_surrogate_becomes_a_replacement_character() -> None:
     raw = body(details="a\ud800b").replace(b'"a@b.c"', b'"\\udfff@b.c"')
     event = parse_tracking(raw)
     assert (event.description, event.recipient) == ("a\ufffdb", "\ufffd@b.c")
@@ -221,7 +221,7 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
     ],
     ids=lambda raw: repr(raw[:20]),
 )
-def test_what_is_no_event_is_a_payload_error(raw: bytes) -> None:
+def test_a_body_that_is_not_an_event_is_a_payload_error(raw: bytes) -> None:
     with pytest.raises(PayloadError, match="the body is"):
         parse_tracking(raw)
 
@@ -244,14 +244,14 @@ def test_what_is_no_event_is_a_payload_error(raw: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["MessageSent", "DomainDNSError", "Unheard", "\0"])
-def test_fields_of_any_type_pass(name: str, payload: Any) -> None:
+def test_fields_of_any_type_are_accepted(name: str, payload: Any) -> None:
     raw = json.dumps({"event": name, "payload": payload, "timestamp": payload}).encode()
     event = parse_tracking(raw)
     assert isinstance(event, TrackingEvent | ServerEvent)
     assert repr(event)
 
 
-def test_duplicate_keys_and_deep_fields_pass() -> None:
+def test_duplicate_keys_and_deep_fields_are_accepted() -> None:
     event = parse_tracking(b'{"event":"x","event":"MessageSent","uuid":"u"}')
     assert event.event_type == "delivered"
     deep = b'{"event":"x","payload":' + b'{"a":' * 300 + b"1" + b"}" * 301
@@ -270,7 +270,9 @@ VALUES = st.recursive(
 
 @settings(max_examples=500)
 @given(VALUES, VALUES, VALUES)
-def test_no_payload_raises(message: Any, payload: Any, timestamp: Any) -> None:
+def test_no_payload_makes_the_parser_raise(
+    message: Any, payload: Any, timestamp: Any
+) -> None:
     for content in (
         {"event": "MessageBounced", "payload": payload, "timestamp": timestamp},
         {"event": "MessageHeld", "payload": {"message": message, "details": payload}},
@@ -280,7 +282,7 @@ def test_no_payload_raises(message: Any, payload: Any, timestamp: Any) -> None:
 
 @settings(max_examples=2500, deadline=None)
 @given(st.data())
-def test_a_mutated_body_is_never_an_event(
+def test_a_mutated_body_is_always_refused(
     signing_key: SigningKey, data: st.DataObject
 ) -> None:
     """10,000 mutated requests: nothing unsigned gets in, nothing unexpected out."""

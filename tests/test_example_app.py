@@ -15,7 +15,7 @@ from .processes import free_port
 from .servers import refusing
 
 
-def test_the_command_starts_both_and_they_talk(tmp_path: Path) -> None:
+def test_the_command_starts_the_help_desk_and_the_sandbox(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("POSTAL_")}
     process = subprocess.Popen(
         [
@@ -58,7 +58,7 @@ def test_the_command_starts_both_and_they_talk(tmp_path: Path) -> None:
     assert "Traceback" not in errors, errors
 
 
-def test_one_setting_alone_is_an_error() -> None:
+def test_a_url_without_an_api_key_is_an_error() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "example_app"],
         env={

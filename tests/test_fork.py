@@ -18,7 +18,7 @@ def server() -> Iterator[Loopback]:
         yield running
 
 
-def test_workers_leave_the_masters_connection_alone(server: Loopback) -> None:
+def test_workers_do_not_use_the_connection_of_the_master(server: Loopback) -> None:
     with gunicorn(
         "tests.apps.preloaded:app",
         "--preload",

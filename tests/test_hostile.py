@@ -24,7 +24,7 @@ def message(shape: str, size: int) -> InboundMessage:
     return parse_inbound(body_of(SHAPES[shape](size))).message
 
 
-def calls(shape: str, size: int) -> int:
+def count_calls(shape: str, size: int) -> int:
     """Count the calls of Python and C functions that reading all of a mail takes."""
     mail, count = message(shape, size), 0
 
@@ -42,7 +42,7 @@ def calls(shape: str, size: int) -> int:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm() -> None:
+def load_charsets() -> None:
     """Fill the tables of charsets."""
     for shape in SHAPES:
         read_all(message(shape, 1000))
@@ -50,7 +50,7 @@ def warm() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_work_is_bounded_and_does_not_grow_faster_than_the_mail(shape: str) -> None:
-    small, large = calls(shape, MB // 2), calls(shape, 2 * MB)
+    small, large = count_calls(shape, MB // 2), count_calls(shape, 2 * MB)
     assert large <= MAX_CALLS
     assert large <= 4.5 * small + 1000
 
@@ -68,7 +68,7 @@ def test_memory_is_bounded(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_everything_that_is_read_can_be_stored(shape: str) -> None:
+def test_all_attributes_can_be_stored_in_a_database(shape: str) -> None:
     values = read_all(message(shape, 20_000))
     text = repr({name: value for name, value in values.items() if name != "raw"})
     assert "\0" not in (values["text"] or "")
@@ -88,7 +88,7 @@ def test_everything_that_is_read_can_be_stored(shape: str) -> None:
         ("charset utf-16, damaged", "text: most of it is no utf-16"),
     ],
 )
-def test_what_is_left_unread_is_told_and_raw_has_it_all(
+def test_content_beyond_a_limit_is_noted_in_defects_and_kept_in_raw(
     shape: str, problem: str
 ) -> None:
     mail = message(shape, 2 * MB)

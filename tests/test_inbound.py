@@ -41,7 +41,7 @@ def mail(raw: bytes, **more: Any) -> InboundMessage:
     return InboundMessage(RawMail(Base64Mail(raw=raw), **more))
 
 
-def everything(message: InboundMessage) -> dict[str, Any]:
+def read_all(message: InboundMessage) -> dict[str, Any]:
     """Read all there is; nothing may raise, and UTF-8 must take it."""
     values = {name: getattr(message, name) for name in ACCESSORS}
     for attachment in values["attachments"]:
@@ -61,12 +61,12 @@ def test_every_recorded_mail_is_accepted(
     (event,) = inbound
     assert isinstance(event.id, int)
     assert name.startswith(event.format)
-    values = everything(event.message)
+    values = read_all(event.message)
     assert values["defects"] == []
 
 
 @pytest.mark.parametrize("name", ["raw-json", "raw-form", "hash-json", "hash-form"])
-def test_the_four_formats_look_the_same(name: str) -> None:
+def test_all_four_formats_give_the_same_message(name: str) -> None:
     event = load(name)
     message = event.message
     assert event.format == name
@@ -102,7 +102,7 @@ def test_the_four_formats_look_the_same(name: str) -> None:
     assert (message.raw is None) is name.startswith("hash")
 
 
-def test_stripped_replies_are_told_apart() -> None:
+def test_replies_stripped_by_postal_are_joined_in_text() -> None:
     for name in ("hash-json-strip-replies", "hash-form-strip-replies"):
         message = load(name).message
         assert message.stripped_text == "Hällo ✓\nLine & = + % two"
@@ -110,7 +110,7 @@ def test_stripped_replies_are_told_apart() -> None:
         assert "> quoted" in message.text
 
 
-def test_a_null_sender_and_a_bounce() -> None:
+def test_a_null_sender_is_none_and_its_mail_a_bounce() -> None:
     message = load("hash-json-returnpath").message
     assert message.envelope_sender is None
     assert message.is_bounce is True
@@ -141,7 +141,7 @@ def test_the_text_of_an_attached_message_is_not_the_body() -> None:
     assert b"inner" in message.attachments[0].content
 
 
-def test_images_of_the_html_are_inlines_and_no_attachments() -> None:
+def test_images_in_the_html_are_inlines_not_attachments() -> None:
     raw = (
         b'Content-Type: multipart/related; boundary="x"\n\n'
         b"--x\nContent-Type: text/html\n\n<img src=cid:a>\n"
@@ -174,7 +174,7 @@ RECEIVED = b"Received: from x by y\n"
         (b"Subject: x\n\n" + SPAM + RECEIVED, None, None),
     ],
 )
-def test_the_spam_verdict_is_postals_own(
+def test_only_postals_own_spam_headers_count(
     raw: bytes, verdict: bool | None, score: float | None
 ) -> None:
     message = mail(raw + b"\nbody")
@@ -271,22 +271,22 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_accessor_raises_or_takes_long(name: str) -> None:
     started = time.monotonic()
-    everything(mail(HOSTILE[name]))
+    read_all(mail(HOSTILE[name]))
     assert time.monotonic() - started < 4
 
 
-def test_what_is_capped_or_unreadable_is_noted_in_defects() -> None:
+def test_limits_and_unreadable_values_are_noted_in_defects() -> None:
     message = mail(HOSTILE["parts"])
     assert len(message.attachments) <= 1000
     assert "more than 1000" in message.defects[0]
     message = mail(HOSTILE["nested"])
-    everything(message)
+    read_all(message)
     assert "nested too deeply" in message.defects[0]
     message = mail(b"Date: never\n\nx")
     assert (message.date, message.defects) == (None, ["date: ValueError"])
 
 
-def test_8_bit_mail_is_read_as_what_it_is() -> None:
+def test_undeclared_8_bit_text_is_decoded() -> None:
     message = mail(HOSTILE["8bit"])
     assert (message.subject, message.text) == ("Grüße", "Grüße")
     assert mail(HOSTILE["utf-8 header"]).subject == "Grüße ✓"
@@ -307,7 +307,7 @@ def test_8_bit_mail_is_read_as_what_it_is() -> None:
         ("=?utf-8?x?y?=", "=?utf-8?x?y?="),
     ],
 )
-def test_encoded_words_are_decoded_and_nothing_else(written: str, read: str) -> None:
+def test_only_encoded_words_are_decoded(written: str, read: str) -> None:
     assert mail(f"Subject: {written}\r\n\r\nx".encode()).subject == read
 
 
@@ -331,7 +331,7 @@ def test_dates_are_in_utc() -> None:
         ("x" * 999, "x" * 150),
     ],
 )
-def test_safe_filename_is_a_name_and_nothing_else(
+def test_safe_filename_is_a_name_without_a_path(
     filename: str | None, safe: str
 ) -> None:
     from flask_postal.webhooks.mail.attachment import InboundAttachment
@@ -342,9 +342,9 @@ def test_safe_filename_is_a_name_and_nothing_else(
 @settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=600))
 def test_no_bytes_make_an_accessor_raise(raw: bytes) -> None:
-    everything(mail(raw))
-    everything(mail(b'Content-Type: multipart/mixed; boundary="x"\n\n--x\n' + raw))
-    everything(mail(b"From: " + raw.replace(b"\n", b"") + b"\nSubject: x\n\n" + raw))
+    read_all(mail(raw))
+    read_all(mail(b'Content-Type: multipart/mixed; boundary="x"\n\n--x\n' + raw))
+    read_all(mail(b"From: " + raw.replace(b"\n", b"") + b"\nSubject: x\n\n" + raw))
 
 
 # ---- bodies
@@ -372,19 +372,19 @@ def form(**fields: str) -> bytes:
     ],
     ids=lambda body: repr(body[:30]),
 )
-def test_a_form_that_postal_does_not_write_is_refused(body: bytes) -> None:
+def test_a_form_that_postal_would_not_send_is_refused(body: bytes) -> None:
     with pytest.raises(PayloadError, match=r"."):
         parse_inbound(body, FORM)
 
 
-def test_a_dkim_signed_block_of_headers_is_no_form() -> None:
+def test_a_dkim_signed_header_block_is_refused_as_a_form() -> None:
     block = b"from:id=5&rcpt_to=a&token=x <a@b.c>\r\ndkim-signature:v=1; b="
     for body in (block, b"id=5&rcpt_to=a&token=x:" + block):
         with pytest.raises(PayloadError, match="Postal's encoder"):
             parse_inbound(body, FORM)
 
 
-def test_attachments_of_a_form_are_put_together() -> None:
+def test_form_fields_are_grouped_into_attachments() -> None:
     body = form(id="5", rcpt_to="a@b.c", token="t") + (
         b"&attachments%5B1%5D%5Bfilename%5D=b.txt&attachments%5B0%5D%5Bdata%5D=eA%3D%3D"
         b"&attachments%5B99999%5D%5Bdata%5D=x&mail_from"
@@ -409,9 +409,9 @@ def test_attachments_of_a_form_are_put_together() -> None:
         {"message": "eA==", "mail_from": 5, "id": 1.5},
     ],
 )
-def test_fields_of_any_type_pass(fields: dict[str, Any]) -> None:
+def test_fields_of_any_type_are_accepted(fields: dict[str, Any]) -> None:
     body = json.dumps({"rcpt_to": "a@b.c", **fields}).encode()
-    everything(parse_inbound(body, JSON).message)
+    read_all(parse_inbound(body, JSON).message)
 
 
 @pytest.mark.parametrize(
@@ -425,12 +425,12 @@ def test_fields_of_any_type_pass(fields: dict[str, Any]) -> None:
         b'{"rcpt_to": "a@b.c", "message": "eA=="',
     ],
 )
-def test_json_that_is_no_mail_is_refused(body: bytes) -> None:
+def test_json_without_a_mail_is_refused(body: bytes) -> None:
     with pytest.raises(PayloadError, match=r"."):
         parse_inbound(body, JSON)
 
 
-def test_mails_are_told_apart_by_token_or_digest() -> None:
+def test_the_dedupe_key_tells_mails_apart() -> None:
     hash_mail = load("hash-json").dedupe_key
     assert hash_mail != load("hash-json-minimal").dedupe_key
     body = {"id": 5, "rcpt_to": "a@b.c", "message": base64.b64encode(b"one").decode()}
@@ -440,7 +440,7 @@ def test_mails_are_told_apart_by_token_or_digest() -> None:
     assert one.dedupe_key == again.dedupe_key != other.dedupe_key
 
 
-def test_mails_of_two_servers_with_one_number_are_told_apart() -> None:
+def test_mails_of_two_servers_with_the_same_id_differ_in_dedupe_key() -> None:
     body = {"id": 5, "rcpt_to": "a@b.c", "message": base64.b64encode(b"one").decode()}
     one = parse_inbound(json.dumps(body).encode())
     other = parse_inbound(json.dumps({**body, "rcpt_to": "d@e.f"}).encode())
@@ -466,7 +466,7 @@ def test_a_large_mail_is_accepted(
     assert inbound[0].message.raw == raw
 
 
-def ruby(raw: bytes, **fields: Any) -> bytes:
+def postal_body(raw: bytes, **fields: Any) -> bytes:
     """A body as Postal writes it: base64 in lines of 60 characters."""
     text = base64.b64encode(raw).decode()
     lines = [text[at : at + 60] + "\n" for at in range(0, len(text), 60)]
@@ -480,9 +480,9 @@ def ruby(raw: bytes, **fields: Any) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 44, 45, 46, 300_000, 300_001, 2_000_003])
-def test_a_mail_that_is_cut_out_is_the_mail_that_json_holds(size: int) -> None:
+def test_a_mail_cut_out_of_the_json_equals_the_parsed_one(size: int) -> None:
     raw = b"Subject: cut\r\n\r\n" + bytes(n * 7 % 256 for n in range(size))
-    body = ruby(raw)
+    body = postal_body(raw)
     event = parse_inbound(body)
     assert (cut_out(body) is not None) is (size >= 300_000)
     assert event.message.subject == "cut"
@@ -497,18 +497,26 @@ LONG = b"Subject: x\r\n\r\n" + b"y" * 300_000
 @pytest.mark.parametrize(
     ("body", "cut"),
     [
-        (ruby(LONG), True),
-        (ruby(LONG, mail_from='a"message":"b'), True),  # quotes are escaped in JSON
-        (ruby(LONG, message2="x"), True),
-        (ruby(LONG).replace(b'"message":"', b'"message": "'), False),
-        (ruby(LONG).replace(b"\\n", b""), False),
-        (ruby(LONG)[:-30], False),
-        (ruby(LONG).replace(b'","base64"', b'","message":"eA==","base64"'), False),
-        (ruby(LONG).replace(b'"base64"', b'"message":5,"base64"'), False),
+        (postal_body(LONG), True),
+        (
+            postal_body(LONG, mail_from='a"message":"b'),
+            True,
+        ),  # quotes are escaped in JSON
+        (postal_body(LONG, message2="x"), True),
+        (postal_body(LONG).replace(b'"message":"', b'"message": "'), False),
+        (postal_body(LONG).replace(b"\\n", b""), False),
+        (postal_body(LONG)[:-30], False),
+        (
+            postal_body(LONG).replace(b'","base64"', b'","message":"eA==","base64"'),
+            False,
+        ),
+        (postal_body(LONG).replace(b'"base64"', b'"message":5,"base64"'), False),
     ],
     ids=range(8),
 )
-def test_only_what_postal_writes_so_is_cut_out(body: bytes, cut: bool) -> None:
+def test_the_mail_is_cut_out_only_of_json_in_postals_exact_form(
+    body: bytes, cut: bool
+) -> None:
     assert (cut_out(body) is not None) is cut
     try:
         expected = base64.b64decode(json.loads(body)["message"])
@@ -552,21 +560,21 @@ LONG_MAIL = b"Subject: hi\r\n\r\n" + b"x" * 9000
         lambda line: line[:30] + "\x01" + line[31:],
     ],
 )
-def test_broken_base64_is_told_and_what_there_is_is_read(spoil: Any) -> None:
+def test_damaged_base64_is_noted_and_read_as_far_as_possible(spoil: Any) -> None:
     message = parse_inbound(body_of(LONG_MAIL, spoil)).message
     assert message.subject == "hi"
     assert (message.text or "").startswith("xxx")
     assert "message: its base64 is damaged" in message.defects
 
 
-def test_lines_of_another_length_lose_no_headers() -> None:
+def test_base64_lines_of_another_length_lose_nothing() -> None:
     body = body_of(LONG_MAIL, lambda line: line[:29] + "\\n" + line[29:])
     message = parse_inbound(body).message
     assert (message.subject, message.defects) == ("hi", [])
     assert message.raw == LONG_MAIL
 
 
-def test_a_second_message_in_disguise_is_seen() -> None:
+def test_a_second_message_field_with_an_escaped_name_wins() -> None:
     body = body_of(LONG_MAIL)[:-1] + b',"m\\u0065ssage":""}'
     assert parse_inbound(body).message.raw == b""
 
@@ -586,13 +594,13 @@ def test_a_second_message_in_disguise_is_seen() -> None:
     ],
     ids=["parameters", "multipart", "words", "nesting", "boundaries"],
 )
-def test_a_weapon_takes_no_longer_than_a_mail(raw: bytes) -> None:
+def test_malicious_mails_are_read_in_limited_time(raw: bytes) -> None:
     began = time.process_time()
-    everything(mail(raw))
+    read_all(mail(raw))
     assert time.process_time() - began < 5
 
 
-def test_a_long_thread_with_a_large_file_is_read_whole() -> None:
+def test_a_long_thread_with_a_large_file_is_read_completely() -> None:
     """Forwarded mails in forwarded mails, which only the parser can take apart."""
     file = base64.encodebytes(bytes(3_000_000)).replace(b"\n", b"\r\n")
     raw = (

@@ -80,12 +80,12 @@ PEM = pem(KEY.rsa)
         (DKIM_RECORD, PEM, JWKS),
     ],
 )
-def test_a_key_is_read_in_every_form(value: Any) -> None:
+def test_a_key_is_loaded_from_every_format(value: Any) -> None:
     assert load_keys(value) == (KEY,)
     assert (KEY.kid, KEY.bits) == (KID, 2048)
 
 
-def test_several_keys_are_for_rotation() -> None:
+def test_several_keys_can_be_set_for_rotation() -> None:
     assert load_keys([DKIM_RECORD, KEY1024_DKIM_RECORD]) == (KEY, KEY1024)
     both = {"keys": JWKS["keys"] + SigningKey.generate(1024).jwks()["keys"]}
     assert len(load_keys(both)) == 2
@@ -125,7 +125,7 @@ def test_several_keys_are_for_rotation() -> None:
         ("-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----", "no public key"),
     ],
 )
-def test_what_is_no_public_rsa_key_is_refused_with_the_cure(
+def test_anything_but_a_public_rsa_key_is_refused_with_a_hint(
     value: Any, why: str
 ) -> None:
     cure = rf"{why}.*default-dkim-record"
@@ -139,7 +139,7 @@ def test_what_is_no_public_rsa_key_is_refused_with_the_cure(
 
 
 @pytest.mark.parametrize("bits", [1024, 2048, 4096])
-def test_what_is_signed_verifies_without_flask(bits: int) -> None:
+def test_signatures_are_verified_without_flask(bits: int) -> None:
     key = SigningKey.generate(bits)
     headers = key.headers(b"body")
     assert verify(b"body", headers, [KEY, key.public]) == key.public
@@ -190,12 +190,12 @@ ORIGINAL = {name: SENT.headers[name] for name in (S256, S1)}
         {S256: "=" * 344},
     ],
 )
-def test_attacks_on_the_signature_fail(headers: dict[str, str]) -> None:
+def test_forged_signatures_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(SignatureError, match=r"signature|SHA"):
         verify(SENT.body, headers, [KEY])
 
 
-def test_the_genuine_one_verifies() -> None:
+def test_genuine_signatures_are_accepted() -> None:
     assert verify(SENT.body, {S256: ORIGINAL[S256], K: KID}, [KEY]) == KEY
     assert verify(SENT.body, {S1: ORIGINAL[S1]}, [KEY1024, KEY]) == KEY
     with pytest.raises(SignatureError, match="SHA-256 is required"):
@@ -204,7 +204,7 @@ def test_the_genuine_one_verifies() -> None:
         verify(flip_bit(SENT.body), {S1: ORIGINAL[S1]}, [KEY])
 
 
-def test_require_sha256_refuses_an_old_postal(make_app: MakeApp) -> None:
+def test_require_sha256_refuses_requests_with_sha1_only(make_app: MakeApp) -> None:
     app, _ = make_app(POSTAL_WEBHOOK_REQUIRE_SHA256=True)
     old = SENT.without(S256, K)
     assert SENT.post(app.test_client(), headers=old).status_code == 403
@@ -271,7 +271,7 @@ def test_keys_are_fetched_on_the_first_request_and_on_an_unknown_kid(
     assert server.fetches == 2
 
 
-def test_there_is_one_attempt_in_30_seconds_counted_from_it(one: SigningKey) -> None:
+def test_keys_are_fetched_at_most_once_in_30_seconds(one: SigningKey) -> None:
     server = Server(one)
     server.down = True
     keys = server.found()
@@ -283,7 +283,7 @@ def test_there_is_one_attempt_in_30_seconds_counted_from_it(one: SigningKey) -> 
     assert server.fetches == 2
 
 
-def test_a_known_key_never_waits(one: SigningKey) -> None:
+def test_a_known_key_is_found_without_waiting_for_a_refresh(one: SigningKey) -> None:
     server = Server(one)
     keys = server.found()
     keys.find(None)
@@ -298,7 +298,7 @@ def test_a_known_key_never_waits(one: SigningKey) -> None:
     release.set()
 
 
-def test_the_last_good_set_is_kept_for_seven_days(one: SigningKey) -> None:
+def test_the_last_valid_key_set_is_kept_for_seven_days(one: SigningKey) -> None:
     server = Server(one)
     keys = server.found()
     keys.find(None)
@@ -313,7 +313,9 @@ def test_the_last_good_set_is_kept_for_seven_days(one: SigningKey) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"<html>", b"{}", b"\xff", b'{"keys": []}', b'{"keys": [{}]}']
 )
-def test_a_bad_set_does_not_replace_a_good_one(one: SigningKey, content: bytes) -> None:
+def test_an_invalid_key_set_does_not_replace_a_valid_one(
+    one: SigningKey, content: bytes
+) -> None:
     server = Server(one)
     keys = DiscoveredKeys(
         lambda: server.fetch() if server.fetches == 0 else content, lambda: server.now
@@ -324,7 +326,7 @@ def test_a_bad_set_does_not_replace_a_good_one(one: SigningKey, content: bytes) 
     assert keys.find(one.public.kid) == (one.public,)
 
 
-def test_other_keys_in_the_set_do_no_harm(one: SigningKey) -> None:
+def test_unusable_keys_in_the_set_are_ignored(one: SigningKey) -> None:
     others = [{"kty": "EC"}, "x", {"kty": "RSA", "n": "%"}, None]
     content = json.dumps({"keys": [*others, *one.jwks()["keys"]]}).encode()
     assert DiscoveredKeys(lambda: content).find(None) == (one.public,)
@@ -392,7 +394,7 @@ def test_discovery_works_end_to_end(
     assert client.post("/postal/tracking/", data=body, headers=old).status_code == 403
 
 
-def test_plain_http_elsewhere_is_not_trusted(make_app: MakeApp) -> None:
+def test_keys_are_not_discovered_over_plain_http(make_app: MakeApp) -> None:
     app, postal = make_app(
         POSTAL_WEBHOOK_KEY=None, POSTAL_API_URL="http://postal.example.com"
     )
@@ -414,7 +416,7 @@ def without_body(head: bytes) -> bytes:
     ],
     ids=["redirect", "missing", "huge"],
 )
-def test_what_is_no_key_set_is_not_read(act: Any) -> None:
+def test_a_response_that_is_not_a_key_set_is_refused(act: Any) -> None:
     def get(exchange: Any) -> bool:
         exchange.head = without_body(exchange.head)
         return bool(act(exchange))
@@ -484,7 +486,7 @@ def continuing(exchange: Any) -> bool:
 
 
 @pytest.mark.parametrize("act", [byte_by_byte, trickled_body, continuing])
-def test_an_exchange_ends_after_its_time_whatever_comes(
+def test_a_fetch_ends_at_its_deadline_even_if_data_keeps_coming(
     act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flask_postal.webhooks.discovery.TIMEOUT", 0.5)
@@ -503,7 +505,7 @@ def test_an_exchange_ends_after_its_time_whatever_comes(
         server.stopping.set()
 
 
-def test_an_attempt_that_hangs_counts_as_over_after_five_seconds() -> None:
+def test_a_fetch_that_hangs_is_given_up_after_five_seconds() -> None:
     now, fetches, hanging = 1000.0, 0, threading.Event()
 
     def fetch() -> bytes:
@@ -526,7 +528,7 @@ def test_an_attempt_that_hangs_counts_as_over_after_five_seconds() -> None:
     hanging.set()
 
 
-def test_an_attempt_of_another_process_counts_as_over() -> None:
+def test_a_fetch_of_another_process_is_ignored() -> None:
     keys = DiscoveredKeys(lambda: json.dumps(JWKS).encode(), lambda: 1000.0)
     # As after a fork in the middle of a fetch: the thread has stayed with the parent.
     keys._attempt = _Attempt(1000.0, process=-1)

@@ -169,13 +169,13 @@ NULL_SENDER_KINDS = {
 }
 
 
-def test_every_mail_has_its_expectations() -> None:
+def test_every_mail_has_expected_values() -> None:
     known = {*EXPECTED, *FILES, *KINDS, *NULL_SENDER_KINDS}
     assert {path.stem for path in MAILS.glob("*.eml")} == known
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_mail_is_read(name: str) -> None:
+def test_a_mail_has_the_expected_attributes(name: str) -> None:
     message = load(name)
     expected = EXPECTED[name]
     assert {
@@ -184,7 +184,7 @@ def test_a_mail_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_read(name: str) -> None:
+def test_an_attachment_has_the_expected_name_type_and_content(name: str) -> None:
     message = load(name)
     (file,) = message.attachments
     assert (file.filename, file.content_type, file.content) == FILES[name]
@@ -193,14 +193,14 @@ def test_a_file_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_may_be_answered(name: str) -> None:
+def test_kinds_of_mail_with_an_envelope_sender(name: str) -> None:
     mail = load(name)
     found = (mail.is_bounce, mail.is_auto_reply, mail.may_be_answered)
     assert found == KINDS[name]
 
 
 @pytest.mark.parametrize("name", NULL_SENDER_KINDS)
-def test_what_came_without_an_envelope_sender(name: str) -> None:
+def test_kinds_of_mail_without_an_envelope_sender(name: str) -> None:
     mail = load(name, null_sender=True)
     found = (mail.is_bounce, mail.is_auto_reply, mail.may_be_answered)
     assert found == NULL_SENDER_KINDS[name]
@@ -227,7 +227,7 @@ def mail_with(*headers: str, body: str = "x", null_sender: bool = False) -> Any:
         "Subject: Delivery status of my parcel?",
     ],
 )
-def test_what_people_write_is_no_automatic_answer(headers: str) -> None:
+def test_mail_from_people_is_not_an_auto_reply(headers: str) -> None:
     message = mail_with("From: Ana <ana@example.com>", headers)
     assert (message.is_bounce, message.is_auto_reply) == (False, False)
 
@@ -235,7 +235,7 @@ def test_what_people_write_is_no_automatic_answer(headers: str) -> None:
 @pytest.mark.parametrize(
     "subject", ["Delivery status of my parcel?", "Zustellung meines Pakets", "Hello"]
 )
-def test_a_null_sender_alone_makes_no_bounce(subject: str) -> None:
+def test_a_null_sender_alone_does_not_make_a_bounce(subject: str) -> None:
     message = mail_with("From: a@b.c", f"Subject: {subject}", null_sender=True)
     assert (message.is_bounce, message.is_auto_reply) == (False, False)
     assert message.may_be_answered is False
@@ -249,23 +249,23 @@ def test_a_null_sender_alone_makes_no_bounce(subject: str) -> None:
         *("Automatische Antwort: Hi", "Abwesend: Re: Hi", "[Automatic reply]: Hi"),
     ],
 )
-def test_what_only_machines_write_is_an_automatic_answer(subject: str) -> None:
+def test_auto_replies_are_recognised_by_their_subject(subject: str) -> None:
     assert mail_with("From: a@b.c", f"Subject: {subject}").is_auto_reply is True
 
 
-def test_a_daemon_s_bounce_with_an_envelope_sender_is_one() -> None:
+def test_a_bounce_from_a_daemon_may_have_an_envelope_sender() -> None:
     daemon = "From: Mail Delivery System <MAILER-DAEMON@mx.example.com>"
     message = mail_with(daemon, "Subject: failure notice")
     assert (message.is_bounce, message.may_be_answered) == (True, False)
 
 
-def test_a_report_of_success_is_no_bounce() -> None:
+def test_a_report_of_success_is_not_a_bounce() -> None:
     raw = (MAILS / "bounce-dsn.eml").read_bytes()
     message = read(raw.replace(b"Action: failed", b"Action: delivered"))
     assert (message.is_bounce, message.is_auto_reply) == (False, True)
 
 
-def test_a_person_who_attaches_a_report_sends_no_bounce() -> None:
+def test_mail_with_an_attached_report_is_not_a_bounce() -> None:
     raw = (MAILS / "bounce-mixed.eml").read_bytes()
     raw = raw.replace(b"postmaster@", b"ana@").replace(
         b"message/delivery-status",
@@ -284,7 +284,7 @@ def parts(subtype: str, *parts: str) -> InboundMessage:
     return read((head + body).encode())
 
 
-def test_texts_with_names_are_texts_where_there_is_no_other() -> None:
+def test_text_with_a_file_name_is_the_body_if_there_is_no_other() -> None:
     text = "Content-Type: text/plain; name=text_0.txt\r\n\r\nthe text"
     image = "Content-Type: image/jpeg; name=a.jpg\r\n\r\nJPG"
     message = parts("mixed", text, image)
@@ -301,7 +301,7 @@ def test_texts_with_names_are_texts_where_there_is_no_other() -> None:
     assert len(message.attachments) == 2
 
 
-def test_a_second_part_with_one_content_id_is_not_lost() -> None:
+def test_a_second_part_with_the_same_content_id_is_an_attachment() -> None:
     html = "Content-Type: text/html\r\n\r\n<p>x</p>"
     image = "Content-Type: image/png\r\nContent-ID: <a>\r\n\r\n"
     message = parts("related", html, image + "one", image + "two")
@@ -316,7 +316,7 @@ def test_a_damaged_byte_in_undeclared_utf_8_costs_one_character() -> None:
     assert message.text == "Grüße \ufffd"
 
 
-def test_a_path_in_a_file_name_is_not_unescaped() -> None:
+def test_backslashes_in_a_file_name_are_kept() -> None:
     message = parts(
         "mixed",
         'Content-Disposition: attachment; filename="C:\\Users\\ana\\a.pdf"\r\n\r\nx',
@@ -338,18 +338,18 @@ def test_a_path_in_a_file_name_is_not_unescaped() -> None:
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_what_stands_before_odd_brackets_lends_no_identity(brackets: str) -> None:
+def test_an_address_before_invalid_brackets_is_not_the_author(brackets: str) -> None:
     value = f"service@bank.example, Support <{brackets}>"
     assert author_of(value, encoded=True) is None
 
 
 @pytest.mark.parametrize("before", ["x" * 60_000, "x, " * 3_000])
-def test_an_author_that_can_t_be_reached_is_none(before: str) -> None:
+def test_an_author_beyond_the_parsing_limits_is_none(before: str) -> None:
     value = f"service@bank.example, {before} <evil@x.example>"
     assert author_of(value, encoded=True) is None
 
 
-def test_names_that_postal_has_decoded_can_hold_brackets() -> None:
+def test_names_decoded_by_postal_may_contain_brackets() -> None:
     value = "<service@bank.example>, [x] <evil@x.example>"
     assert author_of(value, encoded=False) is None
     assert read_addresses("To <@a, b@x.org, c@x.org", encoded=True)
@@ -385,7 +385,7 @@ def test_addresses_are_read(value: str, addresses: list[tuple[str, str]]) -> Non
     assert [(a.display_name, a.addr_spec) for a in found] == addresses
 
 
-def test_only_so_many_addresses_are_read() -> None:
+def test_the_number_of_addresses_is_limited() -> None:
     assert len(read_addresses("a@b.c," * 10_000, encoded=True)) == 2_000
     assert len(read_addresses("a b <a@b.c>;" * 10_000, encoded=True)) == 2_000
 
@@ -399,7 +399,7 @@ PIECES = [
 
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=10).map("".join))
-def test_an_author_is_somebody_a_message_can_be_sent_to(value: str) -> None:
+def test_messages_can_be_sent_to_any_address_that_was_read(value: str) -> None:
     for address in (
         author_of(value, encoded=True),
         *read_addresses(value, encoded=True),
@@ -410,13 +410,13 @@ def test_an_author_is_somebody_a_message_can_be_sent_to(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a@b.c.", "Ana <a@b.c.>"])
-def test_a_domain_with_a_dot_at_its_end_is_no_address(value: str) -> None:
+def test_an_address_with_a_trailing_dot_is_refused(value: str) -> None:
     # Python before 3.11.5 took the dot along (gh-106052).
     assert author_of(value, encoded=True) is None
     assert read_addresses(value, encoded=True) == []
 
 
-def test_patterns_repeat_no_group_possessively() -> None:
+def test_no_pattern_repeats_a_group_possessively() -> None:
     """Python before 3.11.5 does not go back to where such a group began to fail."""
     package = Path(flask_postal.__file__).parent
     lines = [
@@ -456,7 +456,7 @@ def test_patterns_repeat_no_group_possessively() -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_labels_mean_what_the_encoding_standard_says(
+def test_charset_labels_follow_the_encoding_standard(
     label: str | None, codec: str | None
 ) -> None:
     assert codec_of(label) == codec
@@ -471,7 +471,7 @@ def test_any_bytes_are_decoded_in_any_charset(data: bytes, label: str) -> None:
 
 
 @pytest.mark.parametrize("label", ["utf-7", "utf-16", "utf-32"])
-def test_damage_in_a_slow_charset_is_bounded(label: str) -> None:
+def test_damaged_text_in_a_slow_charset_is_cut_short(label: str) -> None:
     text, problem = decode(b"\x00\xd8\xff\xff" * 100_000, label)
     assert 50_000 < len(text) < 110_000
     assert problem is not None
@@ -562,7 +562,7 @@ def test_parameters(text: str, value: str, parameters: dict[str, str]) -> None:
         ("---------- Forwarded message ----------\nx", None),
     ],
 )
-def test_quoted_mails_are_stripped(text: str, stripped: str | None) -> None:
+def test_quoted_text_is_stripped_from_replies(text: str, stripped: str | None) -> None:
     assert strip_reply(text) == (text if stripped is None else stripped)
 
 
@@ -571,7 +571,9 @@ def test_quoted_mails_are_stripped(text: str, stripped: str | None) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=60), st.sampled_from(["q", "b"]))
-def test_no_control_character_is_in_a_line(text: str, encoding: str) -> None:
+def test_single_line_values_contain_no_control_characters(
+    text: str, encoding: str
+) -> None:
     import base64
     import quopri
 
@@ -608,18 +610,18 @@ def test_no_control_character_is_in_a_line(text: str, encoding: str) -> None:
     assert "\0" not in (message.text or "")
 
 
-def test_a_line_is_one_for_str_splitlines_too() -> None:
+def test_unicode_line_separators_are_replaced_too() -> None:
     message = mail_with("From: a@b.c", "Subject: a\u2028b\u2029c\x85d")
     assert message.subject == "a b c d"
 
 
-def test_an_address_literal_is_not_answered() -> None:
+def test_mail_from_an_address_literal_is_not_answered() -> None:
     message = mail_with("From: ana@[192.0.2.1]", "Subject: Hi")
     assert message.from_email == Address("ana@[192.0.2.1]")
     assert message.may_be_answered is False
 
 
-def test_an_ordinary_answer_to_any_mail_can_be_made() -> None:
+def test_a_subject_with_an_encoded_line_break_can_be_used_in_a_reply() -> None:
     message = load("subject-encoded-line-break")
     author = message.from_email
     assert author is not None
@@ -633,7 +635,7 @@ def form(*pairs: str) -> InboundMessage:
     return parse_inbound("&".join(pairs).encode(), FORM).message
 
 
-def test_the_types_of_attachments_have_no_parameters_in_any_format() -> None:
+def test_content_types_of_attachments_have_no_parameters() -> None:
     begin = ("id=5", "rcpt_to=a%40b.c", "token=t", "mail_from=a%40b.c")
     name = "attachments%5B0%5D%5Bfilename%5D"
     kind = "attachments%5B0%5D%5Bcontent_type%5D=text%2Fplain%3B+charset%3Dutf-8"
@@ -665,7 +667,7 @@ def test_bounces_in_the_hash_formats(pairs: list[str], bounce: bool) -> None:
     assert form("id=5", "rcpt_to=a%40b.c", "token=t", *pairs).is_bounce is bounce
 
 
-def test_a_message_refuses_what_is_no_author() -> None:
+def test_an_invalid_author_is_refused_as_a_sender() -> None:
     for value in ("@p.com", "Big Bug bb@bug.com"):
         with pytest.raises(MessageError, match="no address"):
             parse_address(value, "sender")

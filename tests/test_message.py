@@ -68,7 +68,7 @@ def full() -> Message:
     return message
 
 
-def test_names_and_order_are_flask_mails() -> None:
+def test_parameters_have_the_names_and_order_of_flask_mail() -> None:
     parameters = list(inspect.signature(Message).parameters.values())
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == FLASK_MAIL
@@ -151,7 +151,7 @@ def test_a_message_goes_through_a_queue_unchanged(way: str) -> None:
     assert came is not message
 
 
-def test_lazy_strings_and_files_are_resolved_on_the_way(tmp_path: Path) -> None:
+def test_lazy_strings_and_files_are_resolved_in_a_queue(tmp_path: Path) -> None:
     path = tmp_path / "report.txt"
     path.write_bytes(b"report")
     message = Message(Lazy("Grüße"), "a@b.c", Lazy("text"))  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_lazy_strings_and_files_are_resolved_on_the_way(tmp_path: Path) -> None:
         assert attachment == Attachment("report.txt", "text/plain", b"report")
 
 
-def test_flask_babels_lazy_strings_are_lazy_strings() -> None:
+def test_lazy_strings_of_flask_babel_are_resolved() -> None:
     from flask_babel import Babel, lazy_gettext
 
     app = Flask("tests")
@@ -187,7 +187,7 @@ def test_flask_babels_lazy_strings_are_lazy_strings() -> None:
     ids=["object", "datetime", "markup", "int key", "nan", "bytes", "set"],
 )
 @pytest.mark.parametrize("way", [pickle.dumps, Message.to_dict], ids=["pickle", "dict"])
-def test_a_context_that_is_not_json_is_refused_with_the_cure(
+def test_a_context_that_is_not_json_is_refused_with_a_hint(
     value: Any, way: Any
 ) -> None:
     message = Message(template="x", context={"value": value})
@@ -196,7 +196,7 @@ def test_a_context_that_is_not_json_is_refused_with_the_cure(
     assert caught.value.field == "context"
 
 
-def test_what_json_can_not_carry_is_refused() -> None:
+def test_values_that_json_can_not_represent_are_refused() -> None:
     with pytest.raises(MessageError, match="body can't be written as JSON"):
         Message(body=b"bytes").to_dict()  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ def test_a_copy_is_independent() -> None:
     assert message == full()
 
 
-def test_a_copy_tidies_what_was_assigned() -> None:
+def test_a_copy_normalizes_assigned_values() -> None:
     message = Message("Hi")
     message.recipients = "a@b.c"  # type: ignore[assignment]
     message.tags = "t"  # type: ignore[assignment]

@@ -87,11 +87,11 @@ CSV = Attachment("a.csv", "text/csv", b"a,b\nc,d\n")
         ),
     ],
 )
-def test_parts_are_nested_right(source: Message, expected: Any) -> None:
+def test_parts_are_nested_correctly(source: Message, expected: Any) -> None:
     assert shape(parse(raw(source))) == expected
 
 
-def test_headers_are_all_there_and_bcc_is_not() -> None:
+def test_all_headers_are_written_except_bcc() -> None:
     source = mail(
         subject="Grüße ✓",
         recipients=["Ana <ana@example.com>", ("Dœ, Jane", "jane@bücher.example")],
@@ -129,7 +129,7 @@ def test_headers_are_all_there_and_bcc_is_not() -> None:
     assert prepared(source).message_id == "own@example.com"
 
 
-def test_date_and_message_id_are_ours_where_none_is_given() -> None:
+def test_date_and_message_id_are_added_if_missing() -> None:
     source = message(attachments=[CSV])
     parsed = parse(raw(source))
     now = datetime.now(UTC)
@@ -176,7 +176,7 @@ def test_lines_end_in_crlf_and_are_short_enough_for_smtp() -> None:
         "\t",
     ],
 )
-def test_text_arrives_as_it_was(text: str) -> None:
+def test_text_arrives_unchanged(text: str) -> None:
     source = mail(
         body=text + "x", html=f"<p>{text}</p>", alts={"text/x-own": text + "y"}
     )
@@ -228,7 +228,7 @@ def test_an_attached_mail_is_not_encoded_and_keeps_its_parts() -> None:
         assert data.replace(b"\n", b"\r\n").rstrip() in sent
 
 
-def test_an_attached_mail_of_any_depth_is_attached_as_it_is() -> None:
+def test_an_attached_mail_of_any_depth_is_unchanged() -> None:
     deep = b"".join(
         b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n)
         for n in range(1000)
@@ -258,7 +258,7 @@ LINES = "Grüße\naus Köln\n"
         ("text/plain", {"body": "long " * 300 + "\nx", "message_id": "a@b.c"}),
     ],
 )
-def test_texts_that_are_no_plain_ascii_are_base64_of_lf_lines(
+def test_texts_that_need_encoding_are_base64_with_lf_line_ends(
     media_type: str, changes: dict[str, Any]
 ) -> None:
     (part,) = (
@@ -271,7 +271,7 @@ def test_texts_that_are_no_plain_ascii_are_base64_of_lf_lines(
 
 
 @pytest.mark.parametrize("claimed", ["iso-8859-1", '"utf-16"', "UTF-8"])
-def test_an_alternative_names_the_charset_it_is_written_in(claimed: str) -> None:
+def test_an_alternative_declares_utf_8_whatever_its_type_claims(claimed: str) -> None:
     alts = {f"text/x-own; charset={claimed}; a=b": "é\n"}
     (part,) = (
         p for p in parts_of(message(alts=alts)) if p.get_content_type() == "text/x-own"
@@ -282,7 +282,7 @@ def test_an_alternative_names_the_charset_it_is_written_in(claimed: str) -> None
 
 
 @pytest.mark.parametrize("name", ['a"b.pdf', "a\\b.pdf"])
-def test_a_name_with_a_quote_or_backslash_is_written_by_rfc_2231(name: str) -> None:
+def test_a_file_name_with_a_quote_or_backslash_uses_rfc_2231(name: str) -> None:
     source = message(attachments=[Attachment(name, "application/pdf", b"%PDF")])
     (part,) = (p for p in parts_of(source) if "Content-Disposition" in p)
     assert "filename*=utf-8''a%" in part["Content-Disposition"]
@@ -309,13 +309,13 @@ def test_a_name_with_a_quote_or_backslash_is_written_by_rfc_2231(name: str) -> N
         "a large file",
     ],
 )
-def test_lines_of_non_ascii_text_go_through_raw_where_that_costs_nothing_else(
+def test_multiline_non_ascii_text_uses_send_raw_if_nothing_is_lost(
     changes: dict[str, Any], endpoint: str
 ) -> None:
     assert prepared(message(**changes)).endpoint == endpoint
 
 
-def test_only_texts_at_the_top_are_rewritten_and_files_never() -> None:
+def test_attachments_are_nested_where_postal_does_not_rewrite_them() -> None:
     odd = Attachment("a.bin", 'application/x-own; x="text/html"', b"\xff")
     shapes = shape(parse(raw(message(attachments=[odd, PDF], message_id="a@b.c"))))
     inner = ["mixed", "application/x-own", "application/pdf"]

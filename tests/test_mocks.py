@@ -36,7 +36,7 @@ def postal() -> Any:
 
 
 @responses.activate
-def test_responses_sees_a_message_and_answers(postal: Postal) -> None:
+def test_responses_can_mock_a_successful_send(postal: Postal) -> None:
     sent = {"from": "d@e.f", "to": ["a@b.c"], "subject": "Hi", "plain_body": "x"}
     responses.post(
         f"{URL}/send/message",
@@ -55,7 +55,7 @@ def test_responses_sees_a_message_and_answers(postal: Postal) -> None:
 
 
 @responses.activate
-def test_responses_can_answer_with_an_error(postal: Postal) -> None:
+def test_responses_can_mock_a_connection_error(postal: Postal) -> None:
     responses.post(f"{URL}/send/message", body=requests.ConnectionError("refused"))
     with pytest.raises(TransportError, match="refused") as raised:
         postal.send(Message("Hi", "a@b.c", body="x"))
@@ -63,7 +63,7 @@ def test_responses_can_answer_with_an_error(postal: Postal) -> None:
 
 
 @responses.activate
-def test_responses_can_let_an_answer_time_out(postal: Postal) -> None:
+def test_responses_can_mock_a_read_timeout(postal: Postal) -> None:
     responses.post(f"{URL}/send/message", body=requests.ReadTimeout("slow"))
     with pytest.raises(TransportError, match="slow") as raised:
         postal.send(Message("Hi", "a@b.c", body="x"))
@@ -72,7 +72,7 @@ def test_responses_can_let_an_answer_time_out(postal: Postal) -> None:
 
 
 @responses.activate
-def test_responses_answers_questions_too(postal: Postal) -> None:
+def test_responses_can_mock_get_message(postal: Postal) -> None:
     data = {"id": 5, "status": {"status": "Sent"}}
     responses.post(f"{URL}/messages/message", json={"status": "success", "data": data})
     assert postal.get_message(5).status == "Sent"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_the_lowest_pins_are_the_floors_of_pyproject() -> None:
+def test_the_lowest_pins_match_the_minimum_versions_in_pyproject() -> None:
     floors = [d.replace(">=", "==") for d in PYPROJECT["project"]["dependencies"]]
     lines = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == floors
@@ -33,7 +33,7 @@ def test_setup_cfg_lists_every_package() -> None:
     assert listed == sorted(listed)
 
 
-def test_public_names_are_sorted_and_there() -> None:
+def test_public_names_are_sorted_and_exist() -> None:
     names = flask_postal.__all__
     assert names == sorted(names)
     assert all(hasattr(flask_postal, name) for name in names)

@@ -43,7 +43,7 @@ def attached(*arguments: Any, **more: Any) -> Message:
         attached("a b.csv", "application/csv", b"no line break"),
     ],
 )
-def test_the_ordinary_goes_through_send_message(plain: Message) -> None:
+def test_ordinary_messages_use_send_message(plain: Message) -> None:
     assert prepared(plain).endpoint == "send/message"
 
 
@@ -75,13 +75,13 @@ def test_the_ordinary_goes_through_send_message(plain: Message) -> None:
         attached("a.json", "application/json", b"{\r}"),
     ],
 )
-def test_what_send_message_would_refuse_or_change_goes_through_send_raw(
+def test_messages_that_send_message_would_refuse_or_change_use_send_raw(
     special: Message,
 ) -> None:
     assert prepared(special).endpoint == "send/raw"
 
 
-def test_a_file_is_looked_at_without_being_kept(tmp_path: Path) -> None:
+def test_the_content_of_a_file_decides_the_endpoint(tmp_path: Path) -> None:
     ascii_file = tmp_path / "a.json"
     ascii_file.write_bytes(b"x" * 200_000 + b"\n")
     binary_file = tmp_path / "b.json"
@@ -142,7 +142,7 @@ def test_the_date_parameter_wins_over_the_header_in_any_case() -> None:
     assert sent["headers"] == {"Date": "Thu, 01 Jan 1970 00:00:00 +0000"}
 
 
-def test_what_is_not_asked_for_is_not_said() -> None:
+def test_unset_fields_are_left_out() -> None:
     assert wire() == {
         "from": "hello@example.com",
         "to": ["ana@example.com"],
@@ -155,7 +155,7 @@ def test_a_blank_text_beside_html_is_left_out() -> None:
     assert "plain_body" not in wire(message(body=" \n", html="<p>x</p>"))
 
 
-def test_text_that_looks_like_an_encoded_word_is_protected() -> None:
+def test_text_that_looks_like_an_encoded_word_is_encoded() -> None:
     sent = wire(message(subject="=?utf-8?q?a?=", recipients=[("=?x", "a@b.c")]))
     assert sent["subject"] == "=?utf-8?b?PT91dGYtOD9xP2E/PQ==?="
     assert sent["to"] == ["=?utf-8?b?PT94?= <a@b.c>"]
@@ -183,7 +183,7 @@ def test_duplicate_recipients_are_sent_once_and_found_under_every_spelling() -> 
         assert ready.aliases[spelling] == "ana@Bücher.example"
 
 
-def test_the_default_sender_fills_in() -> None:
+def test_the_default_sender_is_used_if_there_is_none() -> None:
     for value in ("Acme <a@b.c>", ("Acme", "a@b.c")):
         assert (
             wire(message(sender=None), default_sender=value)["from"] == "Acme <a@b.c>"
@@ -216,7 +216,9 @@ def test_the_default_sender_fills_in() -> None:
         ("esp_extra", lambda bad: message(esp_extra={"subject": f"a{bad}"})),
     ],
 )
-def test_what_would_leave_its_line_is_refused(field: str, make: Any, bad: str) -> None:
+def test_line_breaks_and_nul_are_refused_with_their_field(
+    field: str, make: Any, bad: str
+) -> None:
     with pytest.raises(MessageError, match=field) as caught:
         prepared(make(bad))
     assert caught.value.field == field
@@ -320,7 +322,7 @@ def test_attachments_that_can_not_be_sent_are_refused(
     "key", ["to", "cc", "bcc", "rcpt_to", "headers", "attachments", "data", "mail_from"]
 )
 @pytest.mark.parametrize("own_id", [None, "own@example.com"], ids=["message", "raw"])
-def test_esp_extra_does_not_go_round_the_checks(key: str, own_id: str | None) -> None:
+def test_esp_extra_can_not_bypass_the_checks(key: str, own_id: str | None) -> None:
     with pytest.raises(MessageError, match=f"esp_extra: '{key}' can't be said in"):
         prepared(message(message_id=own_id, esp_extra={key: "x"}))
 
@@ -353,7 +355,7 @@ def test_known_esp_extra_is_merged_into_send_message() -> None:
         ("reply_to", "reply_to="),
     ],
 )
-def test_known_esp_extra_that_send_raw_can_not_say_is_refused_there(
+def test_known_esp_extra_that_send_raw_does_not_support_is_refused(
     key: str, cure: str
 ) -> None:
     made = message(message_id="own@example.com", esp_extra={key: "x"})
@@ -383,7 +385,7 @@ UNSUPPORTED = {
     [(feature, *rest) for feature, rest in UNSUPPORTED.items()],
     ids=list(UNSUPPORTED),
 )
-def test_what_postal_can_not_do_is_refused_with_what_to_do_instead(
+def test_unsupported_features_are_refused_with_an_alternative(
     feature: str, changes: dict[str, Any], instead: str
 ) -> None:
     with pytest.raises(UnsupportedFeature, match=instead) as caught:
@@ -395,7 +397,7 @@ def test_what_postal_can_not_do_is_refused_with_what_to_do_instead(
 @pytest.mark.parametrize(
     "changes", [rest[0] for rest in UNSUPPORTED.values()], ids=list(UNSUPPORTED)
 )
-def test_ignore_unsupported_features_drops_it(changes: dict[str, Any]) -> None:
+def test_ignore_unsupported_features_drops_them(changes: dict[str, Any]) -> None:
     made = message(**changes)
     sent = wire(made, ignore_unsupported_features=True)
     expected = wire(message(tags="one" if "tags" in changes else None))
@@ -404,14 +406,14 @@ def test_ignore_unsupported_features_drops_it(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8", None])
-def test_utf_8_is_what_postal_writes(charset: str | None) -> None:
+def test_utf_8_is_accepted_as_the_charset(charset: str | None) -> None:
     assert wire(message(charset=charset)) == wire()
 
 
 # ---- redirect
 
 
-def test_redirect_to_takes_every_mail_and_keeps_the_originals() -> None:
+def test_redirect_to_replaces_all_recipients_and_names_the_originals() -> None:
     made = message(cc="c@d.e", bcc=("F", "f@g.h"), reply_to="r@s.t")
     sent = wire(made, redirect_to="Staging <staging@example.com>")
     assert sent["to"] == ["Staging <staging@example.com>"]
@@ -424,7 +426,7 @@ def test_redirect_to_takes_every_mail_and_keeps_the_originals() -> None:
     assert ready.aliases["f@g.h"] == "staging@example.com"
 
 
-def test_redirect_to_holds_for_send_raw_too() -> None:
+def test_redirect_to_applies_to_send_raw_too() -> None:
     many = [f"u{n}@example.com" for n in range(60)]
     assert prepared(message(recipients=many), redirect_to="s@t.u").endpoint == (
         "send/message"
@@ -433,7 +435,7 @@ def test_redirect_to_holds_for_send_raw_too() -> None:
     assert wire(made, redirect_to="s@t.u")["rcpt_to"] == ["s@t.u"]
 
 
-def test_headers_are_one_in_any_case() -> None:
+def test_header_names_are_case_insensitive() -> None:
     source = message(extra_headers={"x-original-to": "kept?", "dAtE": "x"}, date=0)
     sent = wire(source, redirect_to="staging@example.com")
     assert sent["headers"]["X-Original-To"] == "ana@example.com"

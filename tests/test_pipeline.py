@@ -137,7 +137,7 @@ def test_messages_are_recorded_without_an_app_context(
 # ---- Flask-Mail's ways
 
 
-def test_send_message_and_connect_are_flask_mails(
+def test_send_message_and_connect_work_as_in_flask_mail(
     postal: Postal, context: Flask
 ) -> None:
     with postal.record_messages() as outbox:
@@ -218,7 +218,7 @@ def test_message_sent_carries_message_and_result(
     assert values["postal"] is postal
 
 
-def test_an_error_in_message_sent_does_not_look_like_a_failed_mail(
+def test_an_error_in_message_sent_is_logged_and_not_raised(
     postal: Postal, context: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(app: Flask, **extra: Any) -> None:
@@ -289,14 +289,14 @@ def test_whichever_templates_exist_are_rendered(postal: Postal, context: Flask) 
     assert rendered.subject == "Hi"
 
 
-def test_what_is_given_wins_over_the_template(postal: Postal, context: Flask) -> None:
+def test_given_values_win_over_the_template(postal: Postal, context: Flask) -> None:
     source = message(template="email/welcome", context={"name": "Ana"})
     rendered = postal.render(source)
     assert (rendered.subject, rendered.body) == ("Hi", "x")
     assert rendered.html is not None
 
 
-def test_a_line_break_in_the_data_can_not_leave_the_subject(
+def test_a_line_break_in_the_context_is_removed_from_the_subject(
     postal: Postal, context: Flask
 ) -> None:
     source = message(
@@ -312,7 +312,7 @@ def test_body_and_html_are_never_rendered(postal: Postal, context: Flask) -> Non
     assert rendered.subject == "{{ 1 }}"
 
 
-def test_a_template_that_is_not_there_names_what_was_looked_for(
+def test_a_missing_template_is_an_error_that_lists_the_names_tried(
     postal: Postal, context: Flask
 ) -> None:
     with pytest.raises(
@@ -322,14 +322,16 @@ def test_a_template_that_is_not_there_names_what_was_looked_for(
     assert caught.value.field == "template"
 
 
-def test_errors_inside_of_templates_are_jinjas(postal: Postal, context: Flask) -> None:
+def test_jinja_errors_in_templates_are_not_wrapped(
+    postal: Postal, context: Flask
+) -> None:
     with pytest.raises(TemplateNotFound, match="nowhere"):
         postal.send(message(body=None, template="email/broken"))
     with pytest.raises(UndefinedError, match="undefined"):
         postal.send(message(body=None, template="email/strict"))
 
 
-def test_render_leaves_nothing_to_resolve(
+def test_a_rendered_message_needs_no_templates_or_files(
     postal: Postal, context: Flask, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("file")
@@ -375,7 +377,9 @@ def test_defaults_fill_what_is_unset(defaults: Postal, context: Flask) -> None:
     assert sent.track_clicks is False
 
 
-def test_defaults_merge_join_or_give_way(defaults: Postal, context: Flask) -> None:
+def test_defaults_are_merged_appended_or_overridden(
+    defaults: Postal, context: Flask
+) -> None:
     source = message(
         bcc="b@c.d",
         tags="own",
@@ -404,7 +408,7 @@ def test_a_template_wins_over_the_default_subject(
     assert defaults.render(source).subject == "Default"
 
 
-def test_defaults_stay_what_they_were(defaults: Postal, context: Flask) -> None:
+def test_receivers_do_not_change_the_defaults(defaults: Postal, context: Flask) -> None:
     def change(app: Flask, message: Message, **extra: Any) -> None:
         message.tags.append("x")
         message.bcc.append("x@y.z")
@@ -418,7 +422,9 @@ def test_defaults_stay_what_they_were(defaults: Postal, context: Flask) -> None:
         ]
 
 
-def test_what_is_no_message_is_refused(postal: Postal, context: Flask) -> None:
+def test_sending_anything_but_a_message_is_refused(
+    postal: Postal, context: Flask
+) -> None:
     with pytest.raises(MessageError, match="takes a Message, not dict"):
         postal.send({"subject": "x"})  # type: ignore[arg-type]
 

@@ -62,7 +62,7 @@ def connect(app: Flask, *receivers: Any) -> None:
 @pytest.mark.parametrize(
     "error", [SystemExit(1), TimeoutOfGevent(), KeyboardInterrupt()]
 )
-def test_what_ends_a_process_waits_until_the_others_have_run(
+def test_base_exceptions_are_raised_after_all_receivers_have_run(
     app: Flask, error: BaseException
 ) -> None:
     ran: list[str] = []
@@ -112,7 +112,7 @@ def hidden(app: Flask, event: Any, **extra: Any) -> Any:
 
 
 @pytest.mark.parametrize("receiver", [generator, async_generator, hidden])
-def test_a_generator_fails_with_the_cure(
+def test_a_generator_as_a_receiver_fails_with_a_hint(
     make_app: MakeApp, receiver: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()
@@ -137,7 +137,7 @@ async def async_without_extra(app: Flask, event: Any) -> None: ...
         (functools.partial(without_extra), "def receiver(app, event, **extra)"),
     ],
 )
-def test_a_receiver_that_can_t_be_called_is_told_how_to_begin(
+def test_a_receiver_with_a_wrong_signature_fails_with_a_hint(
     make_app: MakeApp,
     receiver: Any,
     signature: str,
@@ -149,7 +149,7 @@ def test_a_receiver_that_can_t_be_called_is_told_how_to_begin(
     assert f"write it as {signature}" in caplog.text
 
 
-def test_a_type_error_of_a_receiver_s_own_is_left_alone(
+def test_a_type_error_raised_by_a_receiver_gets_no_hint(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()
@@ -162,7 +162,7 @@ def test_a_type_error_of_a_receiver_s_own_is_left_alone(
 @pytest.mark.parametrize(
     "error", [SystemExit(1), TimeoutOfGevent(), asyncio.CancelledError(), ValueError()]
 )
-def test_nothing_makes_send_raise_after_the_mail_has_gone(
+def test_errors_in_message_sent_do_not_make_send_raise(
     app: Flask, error: BaseException
 ) -> None:
     ran = []
@@ -183,7 +183,7 @@ def test_nothing_makes_send_raise_after_the_mail_has_gone(
     assert ran == ["x"]
 
 
-def test_nothing_hides_why_a_mail_was_not_sent(app: Flask) -> None:
+def test_errors_in_send_failed_do_not_hide_the_send_error(app: Flask) -> None:
     def fails(app: Flask, **extra: Any) -> None:
         raise SystemExit(1)
 
@@ -202,7 +202,7 @@ async def async_receiver(app: Flask, message: Message, **extra: Any) -> None:
 ran_in_loop: list[Any] = []
 
 
-def test_async_receivers_run_where_send_is_called_in_an_event_loop(app: Flask) -> None:
+def test_async_receivers_run_if_send_is_called_in_an_event_loop(app: Flask) -> None:
     async def main() -> None:
         with app.app_context():
             app.extensions["postal"].send(Message("x", ["a@b.c"], body="x"))
@@ -216,7 +216,7 @@ def test_async_receivers_run_where_send_is_called_in_an_event_loop(app: Flask) -
 
 
 @pytest.mark.parametrize("mark", [True, 0, 1, 302, 500, 503, "200", None, 1e9, [200]])
-def test_a_mark_that_says_nothing_counts_as_none(app: Flask, mark: Any) -> None:
+def test_an_invalid_mark_is_ignored(app: Flask, mark: Any) -> None:
     class Marked(MemoryCache):
         def get(self, key: str) -> Any:
             return mark if key.endswith(":done") else super().get(key)
@@ -232,14 +232,14 @@ def test_a_mark_that_says_nothing_counts_as_none(app: Flask, mark: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 406, 429])
-def test_a_mark_of_ours_counts(status: int) -> None:
+def test_a_valid_mark_is_respected(status: int) -> None:
     delivery = CacheClaim(MemoryCache(), "x")
     delivery.done(status)
     delivery.mark("receiver", status)
     assert (delivery.handled(), delivery.has_done("receiver")) == (status, status)
 
 
-def test_a_clock_that_is_a_little_ahead_keeps_its_lease() -> None:
+def test_a_lease_is_respected_if_its_owners_clock_is_ahead() -> None:
     now = 1000.0
     cache = MemoryCache(lambda: now)
     ahead = CacheClaim(cache, "x", lambda: now + 5)
@@ -250,7 +250,7 @@ def test_a_clock_that_is_a_little_ahead_keeps_its_lease() -> None:
     assert delivery.lease() is True
 
 
-def test_no_lease_holds_for_longer_than_two_minutes() -> None:
+def test_a_lease_expires_after_two_minutes_at_most() -> None:
     now = 1000.0
     cache = MemoryCache(lambda: now)
     delivery = CacheClaim(cache, "x", lambda: now)
@@ -263,7 +263,7 @@ def test_no_lease_holds_for_longer_than_two_minutes() -> None:
 # ---- the app's own code after ours
 
 
-def test_a_teardown_function_that_raises_does_not_undo_the_answer(
+def test_a_teardown_function_that_raises_does_not_change_the_response(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()
@@ -286,7 +286,7 @@ def test_a_teardown_function_that_raises_does_not_undo_the_answer(
     assert "the app raised after our answer was made; ours is sent" in caplog.text
 
 
-def test_what_the_app_does_at_the_end_of_an_answer_changes_nothing(
+def test_an_error_when_the_response_is_closed_does_not_change_it(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()
@@ -307,7 +307,7 @@ def test_what_the_app_does_at_the_end_of_an_answer_changes_nothing(
 def first(app: Flask, event: Any, **extra: Any) -> None: ...
 
 
-def test_a_middleware_may_copy_the_environment() -> None:
+def test_a_middleware_may_copy_the_environ() -> None:
     app = Flask("tests")
     app.config.update(POSTAL_WEBHOOK_KEY=DKIM_RECORD)
     inner = app.wsgi_app
@@ -321,7 +321,7 @@ def test_a_middleware_may_copy_the_environment() -> None:
     assert SENT.post(app.test_client()).status_code == 200
 
 
-def test_a_lazy_middleware_is_closed() -> None:
+def test_a_generator_middleware_is_closed() -> None:
     app = Flask("tests")
     closed = []
 
@@ -340,7 +340,7 @@ def test_a_lazy_middleware_is_closed() -> None:
     assert closed == ["/other"]
 
 
-def test_what_fails_elsewhere_is_the_app_s_own(make_app: MakeApp) -> None:
+def test_teardown_errors_of_other_views_are_raised(make_app: MakeApp) -> None:
     app, _ = make_app()
 
     @app.route("/page")
@@ -364,7 +364,7 @@ def test_no_method_of_the_app_is_replaced(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("lazily", [True, False])
-def test_a_middleware_of_the_app_does_not_answer_in_our_place(
+def test_a_response_from_a_middleware_becomes_503(
     make_app: MakeApp, lazily: bool
 ) -> None:
     app = Flask("tests")

@@ -17,7 +17,7 @@ from .captures import JWKS, Recorded
 from .conftest import MakeApp
 
 
-def test_a_sent_mail_comes_back_as_a_signed_event(
+def test_sending_a_message_triggers_a_signed_event(
     make_app: MakeApp, sandbox: Sandbox, tracking: list[Any]
 ) -> None:
     app, postal = make_app(**sandbox.settings())
@@ -57,26 +57,26 @@ def test_jwks_serves_the_key_that_signs(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "name", ["MessageSent", "MessageLoaded", "MessageBounced", "DomainDNSError"]
 )
-def test_the_builder_writes_bytes_as_postal_does(name: str) -> None:
+def test_webhook_bodies_are_serialized_as_by_postal(name: str) -> None:
     import json
 
     body = Recorded.load(f"webhooks/{name}").body
     assert serialize(json.loads(body)) == body
 
 
-def test_the_sandbox_calls_nobody_outside_of_loopback() -> None:
+def test_the_sandbox_posts_to_loopback_only() -> None:
     with pytest.raises(ConfigurationError, match="loopback only"):
         Sandbox(tracking_url="http://example.com/postal/tracking/")
 
 
-def test_a_url_that_is_none_is_a_configuration_error() -> None:
+def test_an_invalid_url_is_a_configuration_error() -> None:
     for url in ("http://[127.0.0.1]/", "http://u:geheim@[::1/", "127.0.0.1:5000"):
         with pytest.raises(ConfigurationError, match="like http://127") as raised:
             Sandbox(tracking_url=url)
         assert "geheim" not in str(raised.value)
 
 
-def test_a_sandbox_starts_and_stops_any_number_of_times() -> None:
+def test_a_sandbox_can_be_started_and_stopped_repeatedly() -> None:
     sandbox = Sandbox()
     sandbox.stop()
     with pytest.raises(ConfigurationError, match=r"call start\(\) first"):
@@ -87,7 +87,7 @@ def test_a_sandbox_starts_and_stops_any_number_of_times() -> None:
         sandbox.stop()
 
 
-def test_a_name_tells_servers_apart(sandbox: Sandbox) -> None:
+def test_settings_are_available_for_a_named_server(sandbox: Sandbox) -> None:
     app = Flask("tests")
     app.config.update(sandbox.settings("marketing"))
     marketing = Postal(app, name="marketing")
@@ -121,7 +121,7 @@ def test_a_name_tells_servers_apart(sandbox: Sandbox) -> None:
         ("POST", "/clear", {}, 303),
     ],
 )
-def test_no_request_breaks_the_page(
+def test_malformed_requests_get_a_regular_status(
     sandbox: Sandbox, method: str, path: str, form: dict[str, str], status: int
 ) -> None:
     client = sandbox.app.test_client()
@@ -129,7 +129,7 @@ def test_no_request_breaks_the_page(
     assert answer.status_code == status
 
 
-def test_images_of_a_mail_are_shown_up_to_a_size(sandbox: Sandbox) -> None:
+def test_images_of_a_mail_are_embedded_up_to_a_limit(sandbox: Sandbox) -> None:
     image = (
         b"Content-Type: multipart/related; boundary=b\r\n\r\n--b\r\n"
         b"Content-Type: text/html\r\n\r\n"

@@ -168,7 +168,7 @@ def test_stored_mails_are_described_as_recorded(
         assert email.message_from_bytes(base64.b64decode(raw))["Subject"]
 
 
-def test_soft_fails_add_up(postal: Sandbox) -> None:
+def test_every_soft_fail_is_a_delivery(postal: Sandbox) -> None:
     answer, expected = stored(
         postal, "messages-deliveries-softfail", "deferred deferred"
     )
@@ -178,7 +178,7 @@ def test_soft_fails_add_up(postal: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("number", ["1", 1.0, [1], {"id": 1}, True])
-def test_an_id_that_is_no_int_is_an_error_500(postal: Sandbox, number: Any) -> None:
+def test_an_id_that_is_not_an_int_is_an_error_500(postal: Sandbox, number: Any) -> None:
     recorded = api_capture("err-MessageNotFound")
     recorded["request"]["body"]["id"] = number
     assert replay(postal, recorded).status_code == 500
@@ -193,7 +193,7 @@ def test_an_id_that_is_no_int_is_an_error_500(postal: Sandbox, number: Any) -> N
         {"from": 5},
     ],
 )
-def test_what_postal_fails_at_is_an_error_500(
+def test_fields_that_postal_fails_at_are_an_error_500(
     postal: Sandbox, fields: dict[str, Any]
 ) -> None:
     recorded = api_capture("ok-basic")
@@ -214,7 +214,7 @@ def test_what_postal_fails_at_is_an_error_500(
         ("a@b.c,,", ["a@b.c"]),
     ],
 )
-def test_recipients_are_read_as_carelessly_as_by_postal(
+def test_recipients_are_parsed_as_loosely_as_by_postal(
     postal: Sandbox, to: Any, recipients: list[str]
 ) -> None:
     recorded = api_capture("ok-basic")
@@ -229,7 +229,7 @@ def test_recipients_are_read_as_carelessly_as_by_postal(
         b"From: a@example.test\r\nSubject: caf\xe9\r\n\r\nx",
     ],
 )
-def test_a_raw_mail_postal_fails_at_is_an_error_500(
+def test_a_raw_mail_that_postal_fails_at_is_an_error_500(
     postal: Sandbox, mail: bytes
 ) -> None:
     recorded = api_capture("raw-basic")
@@ -239,7 +239,7 @@ def test_a_raw_mail_postal_fails_at_is_an_error_500(
 
 
 @pytest.mark.parametrize("name", ["Date", "date"])
-def test_a_date_is_honoured(postal: Sandbox, name: str) -> None:
+def test_the_date_header_is_kept(postal: Sandbox, name: str) -> None:
     recorded = api_capture("ok-basic")
     date = "Sat, 01 Jan 2000 00:00:00 +0000"
     recorded["request"]["body"]["headers"] = {name: date, "Message-ID": "<x@y>"}
@@ -257,7 +257,9 @@ def test_a_date_is_honoured(postal: Sandbox, name: str) -> None:
         *("html_body", "tag", "headers", "attachments", "rcpt_to", "mail_from", "data"),
     ],
 )
-def test_no_type_of_a_field_breaks_it(postal: Sandbox, field: str, value: Any) -> None:
+def test_fields_of_any_type_get_a_regular_status(
+    postal: Sandbox, field: str, value: Any
+) -> None:
     name = "raw-basic" if field in ("rcpt_to", "mail_from", "data") else "ok-basic"
     recorded = api_capture(name)
     recorded["request"]["body"][field] = value
@@ -267,7 +269,7 @@ def test_no_type_of_a_field_breaks_it(postal: Sandbox, field: str, value: Any) -
     postal.advance(seconds=1)
 
 
-def test_another_media_type_hides_the_body(postal: Sandbox) -> None:
+def test_a_body_of_another_media_type_is_ignored(postal: Sandbox) -> None:
     response = replay(
         postal, api_capture("ok-basic"), **{"Content-Type": "Application/json"}
     )
@@ -297,7 +299,7 @@ def test_invalid_utf8_is_a_bad_request(postal: Sandbox) -> None:
         {"Origin": "http://127.0.0.1:1"},
     ],
 )
-def test_a_page_in_a_browser_gets_nothing(
+def test_requests_from_other_websites_are_refused(
     postal: Sandbox, headers: dict[str, str]
 ) -> None:
     for path in ("/api/v1/send/message", "/sandbox/trigger"):

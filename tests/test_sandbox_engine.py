@@ -68,7 +68,7 @@ def send(make_app: MakeApp, sandbox: Sandbox) -> Send:
     return send
 
 
-def described(events: list[Any]) -> list[str]:
+def event_types(events: list[Any]) -> list[str]:
     return [str(event.event_type) for event in events]
 
 
@@ -88,12 +88,12 @@ def described(events: list[Any]) -> list[str]:
         ("ana+bounced@example.com", ["delivered"]),
     ],
 )
-def test_the_recipients_name_decides(
+def test_the_local_part_of_the_recipient_selects_the_scenario(
     sandbox: Sandbox, send: Send, tracking: list[Any], to: str, expected: list[str]
 ) -> None:
     sent = send(to)
     sandbox.advance(hours=1)
-    assert described(tracking) == expected
+    assert event_types(tracking) == expected
     assert all(event.recipient == to for event in tracking)
     assert all((event.id, event.token) == (sent.id, sent.token) for event in tracking)
 
@@ -105,7 +105,7 @@ def test_a_mail_is_delivered_after_a_second(
     sandbox.advance(seconds=0.9)
     assert not tracking
     sandbox.advance(seconds=0.1)
-    assert described(tracking) == ["delivered"]
+    assert event_types(tracking) == ["delivered"]
 
 
 def test_a_late_event_takes_twenty_minutes(
@@ -115,10 +115,10 @@ def test_a_late_event_takes_twenty_minutes(
     sandbox.advance(minutes=20)
     assert not tracking
     sandbox.advance(minutes=1)
-    assert described(tracking) == ["delivered"]
+    assert event_types(tracking) == ["delivered"]
 
 
-def test_a_duplicate_comes_twice_and_is_handled_once(
+def test_a_duplicate_is_posted_twice_and_handled_once(
     sandbox: Sandbox, send: Send, tracking: list[Any]
 ) -> None:
     send("duplicate@example.com")
@@ -128,7 +128,7 @@ def test_a_duplicate_comes_twice_and_is_handled_once(
     assert len(tracking) == 1
 
 
-def test_six_identical_attempts_in_36_minutes(sandbox: Sandbox) -> None:
+def test_an_event_is_posted_six_times_in_36_minutes(sandbox: Sandbox) -> None:
     """As the retry schedule of the recorded Postal: 0, 2, 5, 11, 21, 36 minutes."""
     taken: list[tuple[dict[str, str], bytes]] = []
 
@@ -163,7 +163,7 @@ def test_six_identical_attempts_in_36_minutes(sandbox: Sandbox) -> None:
     } - {"host"}
 
 
-def test_events_are_written_as_recorded(sandbox: Sandbox, send: Send) -> None:
+def test_events_have_the_recorded_fields(sandbox: Sandbox, send: Send) -> None:
     send("bounced@example.com", html='<a href="https://x.test/?a=1&amp;b=2">l</a>')
     for event in ("delayed", "failed", "held", "opened", "clicked"):
         send(f"{event}@example.com", html='<a href="https://x.test/">l</a>')
@@ -189,7 +189,7 @@ def keys(value: Any) -> Any:
 # ---- tracking
 
 
-def test_links_and_pixel_are_put_in_and_reported(
+def test_tracked_links_and_pixel_are_inserted_and_reported(
     sandbox: Sandbox, send: Send, tracking: list[Any]
 ) -> None:
     link = "https://example.com/?a=1&b=2"
@@ -214,7 +214,7 @@ def test_links_and_pixel_are_put_in_and_reported(
     opened = requests.get(urls[1], timeout=5)
     assert opened.headers["Content-Type"] == "image/png"
     sandbox.advance(seconds=1)
-    assert described(tracking) == ["delivered", "clicked", "opened"]
+    assert event_types(tracking) == ["delivered", "clicked", "opened"]
     click = tracking[1]
     assert (click.click_url, click.user_agent, click.id) == (link, "Me", sent.id)
     assert tracking[2].ip_address == "127.0.0.1"
@@ -224,7 +224,7 @@ def described_mail(sandbox: Sandbox) -> dict[str, Any]:
     return describe(sandbox.store, sandbox.messages[-1], expansions=True)
 
 
-def test_tracking_can_be_off(signing_key: SigningKey) -> None:
+def test_tracking_can_be_switched_off(signing_key: SigningKey) -> None:
     with Sandbox(key=signing_key, clock=ManualClock(), tracking=False) as sandbox:
         headers = {"X-Server-API-Key": sandbox.api_key}
         html = '<a href="https://x.test/">l</a>'
@@ -235,7 +235,7 @@ def test_tracking_can_be_off(signing_key: SigningKey) -> None:
         assert described_mail(sandbox)["html_body"] == html
 
 
-def test_a_message_with_tracking_switched_off_is_left_alone(
+def test_a_message_with_tracking_switched_off_is_unchanged(
     sandbox: Sandbox, send: Send
 ) -> None:
     html = '<a href="https://example.com/">l</a>'
@@ -244,7 +244,7 @@ def test_a_message_with_tracking_switched_off_is_left_alone(
     assert (described_mail(sandbox)["html_body"] or "").strip() == html
 
 
-def test_attached_texts_are_changed_unless_the_sender_protects_them(
+def test_tracking_changes_attached_texts_unless_they_are_protected(
     sandbox: Sandbox, send: Send
 ) -> None:
     post: dict[str, Any] = {
@@ -282,7 +282,7 @@ def test_attached_texts_are_changed_unless_the_sender_protects_them(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_mail_comes_in_in_any_format(
+def test_inbound_mail_is_posted_in_any_format(
     sandbox: Sandbox, send: Send, inbound: list[Any], format: str
 ) -> None:
     raw = compose_mail(
@@ -329,7 +329,9 @@ def test_inbound_bodies_have_the_recorded_fields(sandbox: Sandbox, format: str) 
             assert ours["plain_body"].split() == theirs["plain_body"].split()
 
 
-def test_a_recipient_replies(sandbox: Sandbox, send: Send, inbound: list[Any]) -> None:
+def test_a_reply_reaches_the_app(
+    sandbox: Sandbox, send: Send, inbound: list[Any]
+) -> None:
     send(reply_to="ticket+5@example.com")
     raw, to = reply_to(sandbox.messages[0], "Thanks!")
     sandbox.receive(raw, to=to, sender="ana@example.com")
@@ -352,7 +354,7 @@ def test_a_recipient_replies(sandbox: Sandbox, send: Send, inbound: list[Any]) -
         (503, "pending", "503: Postal comes again in 5 minutes, 18", "deferred"),
     ],
 )
-def test_postals_verdict_on_the_apps_answer(
+def test_the_apps_response_decides_what_postal_does(
     sandbox: Sandbox,
     listen: Listen,
     make_app: MakeApp,
@@ -376,14 +378,14 @@ def test_postals_verdict_on_the_apps_answer(
     assert request.state == state
     assert request.attempts[-1].verdict.startswith(verdict)
     sandbox.advance(seconds=1)
-    assert described(events)[0] == event
+    assert event_types(events)[0] == event
     bounced = [mail for mail in sandbox.messages if mail.bounce]
     assert [mail.recipient for mail in bounced] == (
         ["zoe@example.net"] if "bounce" in verdict else []
     )
 
 
-def test_inbound_mail_is_tried_for_31_hours(sandbox: Sandbox) -> None:
+def test_inbound_mail_is_retried_for_31_hours(sandbox: Sandbox) -> None:
     sandbox.inbound_url = f"{refusing()}/postal/inbound/"
     sandbox.receive(compose_mail(to="a@b.c"), to="a@b.c")
     sandbox.advance(hours=100)
@@ -428,7 +430,7 @@ def test_a_rejected_mail_bounces(
 # ---- faults of webhooks; those of the API are in test_sandbox_faults
 
 
-def test_a_dropped_event_never_comes(
+def test_a_dropped_event_is_never_posted(
     sandbox: Sandbox, send: Send, tracking: list[Any]
 ) -> None:
     sandbox.fault("drop", times=1)
@@ -439,16 +441,16 @@ def test_a_dropped_event_never_comes(
     assert len(tracking) == 1
 
 
-def test_events_overtake_each_other(
+def test_events_can_arrive_out_of_order(
     sandbox: Sandbox, send: Send, tracking: list[Any]
 ) -> None:
     sandbox.fault("reorder", times=1)
     send("opened@example.com")
     sandbox.advance(minutes=1)
-    assert described(tracking) == ["opened", "delivered"]
+    assert event_types(tracking) == ["opened", "delivered"]
 
 
-def test_the_secret_keeps_another_tenant_out(
+def test_the_secret_protects_against_other_tenants(
     sandbox: Sandbox, send: Send, make_app: MakeApp, tracking: list[Any]
 ) -> None:
     """Its signature is valid: it is made with the same key."""
@@ -465,7 +467,7 @@ def test_the_secret_keeps_another_tenant_out(
     assert tracking[0].sender == "billing@tenant.localhost"
 
 
-def test_a_rotated_key_is_found(
+def test_a_rotated_key_is_discovered(
     sandbox: Sandbox, make_app: MakeApp, tracking: list[Any]
 ) -> None:
     app, postal = make_app(**sandbox.settings())
@@ -479,13 +481,13 @@ def test_a_rotated_key_is_found(
         keys: Any = postal.webhooks._discovered
     keys._clock = lambda: time.monotonic() + 31
     sandbox.advance(minutes=2)
-    assert described(tracking) == ["delivered", "delivered"]
+    assert event_types(tracking) == ["delivered", "delivered"]
 
 
 # ---- on demand
 
 
-def test_events_on_demand_are_about_the_last_mail(
+def test_triggered_events_are_about_the_last_message_to_a_recipient(
     sandbox: Sandbox, send: Send, tracking: list[Any]
 ) -> None:
     send("bo@example.com")
@@ -498,7 +500,7 @@ def test_events_on_demand_are_about_the_last_mail(
         sandbox.trigger("nonsense")
 
 
-def test_events_on_demand_can_say_anything(
+def test_fields_of_triggered_events_can_be_set(
     sandbox: Sandbox, send: Send, tracking: list[Any]
 ) -> None:
     changes = {"payload.output": "550 5.7.1 Blocked", "payload.message.tag": "x"}
@@ -513,7 +515,7 @@ def test_events_on_demand_can_say_anything(
 @pytest.mark.parametrize(
     "name", ["webhooks/MessageHeld-suppressed", "inbound/raw-form"]
 )
-def test_stored_requests_are_signed_anew(
+def test_replayed_requests_are_signed_again(
     sandbox: Sandbox,
     send: Send,
     tracking: list[Any],
@@ -525,7 +527,7 @@ def test_stored_requests_are_signed_anew(
     assert len(tracking) + len(inbound) == 1
 
 
-def test_what_is_no_request_is_not_replayed(sandbox: Sandbox) -> None:
+def test_only_events_and_mails_can_be_posted(sandbox: Sandbox) -> None:
     with pytest.raises(ValueError, match="neither an event nor a mail"):
         sandbox.post(b'{"a": 1}')
 
@@ -533,7 +535,7 @@ def test_what_is_no_request_is_not_replayed(sandbox: Sandbox) -> None:
 # ---- time
 
 
-def test_wait_for_moves_the_time_on(sandbox: Sandbox, send: Send) -> None:
+def test_wait_for_advances_the_clock(sandbox: Sandbox, send: Send) -> None:
     send("delayed@example.com")
     began = sandbox.clock.now()
     request = sandbox.wait_for("delivered", to="delayed@example.com")
@@ -543,7 +545,9 @@ def test_wait_for_moves_the_time_on(sandbox: Sandbox, send: Send) -> None:
         sandbox.wait_for("bounced")
 
 
-def test_a_fast_clock(make_app: MakeApp, signing_key: SigningKey) -> None:
+def test_a_fast_clock_advances_by_itself(
+    make_app: MakeApp, signing_key: SigningKey
+) -> None:
     with Sandbox(key=signing_key, clock=Clock(speed=1000)) as sandbox:
         app, postal = make_app(**sandbox.settings())
         sandbox.deliver_to(app)
@@ -554,7 +558,7 @@ def test_a_fast_clock(make_app: MakeApp, signing_key: SigningKey) -> None:
             sandbox.advance(seconds=1)
 
 
-def test_a_second_wait_is_for_the_next_event(sandbox: Sandbox, send: Send) -> None:
+def test_a_second_wait_for_returns_the_next_event(sandbox: Sandbox, send: Send) -> None:
     first = send()
     one = sandbox.wait_for("delivered", to="ana@example.com")
     second = send()
@@ -563,7 +567,9 @@ def test_a_second_wait_is_for_the_next_event(sandbox: Sandbox, send: Send) -> No
     assert ids == [first.id, second.id]
 
 
-def test_a_wait_ends_even_if_mails_beget_mails(sandbox: Sandbox, send: Send) -> None:
+def test_wait_for_ends_even_if_receivers_send_more_messages(
+    sandbox: Sandbox, send: Send
+) -> None:
     def again(app: Flask, **extra: Any) -> None:
         send()
 
@@ -575,7 +581,7 @@ def test_a_wait_ends_even_if_mails_beget_mails(sandbox: Sandbox, send: Send) -> 
         sandbox.wait_for("bounced", timeout=0.3)
 
 
-def test_a_receiver_may_move_the_time_on(
+def test_a_receiver_may_advance_the_clock(
     sandbox: Sandbox, send: Send, tracking: list[Any]
 ) -> None:
     def move(app: Flask, **extra: Any) -> None:
@@ -584,10 +590,10 @@ def test_a_receiver_may_move_the_time_on(
     send("opened@example.com")
     with tracking_received.connected_to(move):
         sandbox.advance(seconds=1)
-    assert sorted(described(tracking)) == ["delivered", "opened"]
+    assert sorted(event_types(tracking)) == ["delivered", "opened"]
 
 
-def test_odd_events_stop_nothing(sandbox: Sandbox, send: Send) -> None:
+def test_malformed_events_do_not_stop_the_sandbox(sandbox: Sandbox, send: Send) -> None:
     for body in (b'{"event":"x"}', b'{"event":"x","payload":[{}]}'):
         assert sandbox.post(body).recipient is None
     sandbox.trigger("delivered", set={"payload": 1})
@@ -595,7 +601,9 @@ def test_odd_events_stop_nothing(sandbox: Sandbox, send: Send) -> None:
     assert sandbox.wait_for("delivered", to="ana@example.com").state == "taken"
 
 
-def test_time_goes_on_where_it_was(tmp_path: Path, signing_key: SigningKey) -> None:
+def test_the_clock_continues_after_a_restart(
+    tmp_path: Path, signing_key: SigningKey
+) -> None:
     """What was due in a minute is not due in hours, because time was faster before."""
     with Sandbox(folder=tmp_path, key=signing_key, clock=Clock(speed=10_000)) as fast:
         fast.tracking_url = f"{refusing()}/"
@@ -620,7 +628,7 @@ def test_the_log_names_mails_faults_and_tenants(
 # ---- what goes wrong
 
 
-def test_a_target_that_raises_gives_no_answer(sandbox: Sandbox, send: Send) -> None:
+def test_an_app_that_raises_counts_as_no_response(sandbox: Sandbox, send: Send) -> None:
     deliver, failures = sandbox.target, [RuntimeError("the first time")]
 
     def call(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
@@ -635,7 +643,7 @@ def test_a_target_that_raises_gives_no_answer(sandbox: Sandbox, send: Send) -> N
     assert [a.status for a in request.attempts] == [-2, 200]
 
 
-def test_what_was_being_done_is_done_after_a_crash(
+def test_interrupted_jobs_are_finished_after_a_crash(
     tmp_path: Path, signing_key: SigningKey
 ) -> None:
     class Killed(BaseException):
@@ -644,7 +652,7 @@ def test_what_was_being_done_is_done_after_a_crash(
     def die(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         raise Killed
 
-    def open_it() -> Sandbox:
+    def open_sandbox() -> Sandbox:
         return Sandbox(
             folder=tmp_path,
             key=signing_key,
@@ -653,18 +661,18 @@ def test_what_was_being_done_is_done_after_a_crash(
             tracking_url=f"{refusing()}/",
         )
 
-    sandbox = open_it()
+    sandbox = open_sandbox()
     sandbox.call_with(die)
     sandbox.accept(["a@b.c"], b"Subject: x\r\n\r\n", subject="x")
     with pytest.raises(Killed):
         sandbox.advance(seconds=1)
-    again = open_it()
+    again = open_sandbox()
     again.call_with(lambda url, body, headers: WebhookResponse(200, ""))
     again.advance(seconds=5)
     assert [request.state for request in again.requests] == ["taken"]
 
 
-def test_retries_go_where_the_event_was_to_go(sandbox: Sandbox) -> None:
+def test_retries_of_events_use_the_original_url(sandbox: Sandbox) -> None:
     """And mails to where they would go today, as with a real Postal."""
     called: list[str] = []
 
@@ -694,7 +702,7 @@ def test_a_mail_nobody_can_parse_is_delivered(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("link", ["https://[bad", "https://x:99999/"])
-def test_a_link_that_leads_nowhere_is_no_crash(
+def test_an_invalid_link_can_be_tracked(
     sandbox: Sandbox, send: Send, link: str
 ) -> None:
     send(html=f"<a href='{link}'>x</a>")
@@ -704,7 +712,7 @@ def test_a_link_that_leads_nowhere_is_no_crash(
     assert requests.get(url, allow_redirects=False, timeout=5).status_code in (307, 404)
 
 
-def test_a_slow_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_response_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """The five seconds are for the whole exchange."""
     monkeypatch.setattr(webhook_client, "TIMEOUT", 0.4)
 
@@ -723,7 +731,7 @@ def test_a_slow_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.monotonic() - began < 1
 
 
-def test_stop_leaves_what_is_due_for_later(signing_key: SigningKey) -> None:
+def test_stop_does_not_wait_for_jobs_that_are_due(signing_key: SigningKey) -> None:
     started = threading.Event()
 
     def slow(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
@@ -749,12 +757,12 @@ def test_a_taken_port_is_explained(sandbox: Sandbox) -> None:
         Sandbox(port=port, key=sandbox.key).start()
 
 
-def test_a_mail_that_comes_in_is_not_too_large(sandbox: Sandbox) -> None:
+def test_inbound_mail_that_is_too_large_is_refused(sandbox: Sandbox) -> None:
     with pytest.raises(ValueError, match="at most 26,214,400 are accepted"):
         sandbox.receive(b"x" * 27_000_000, to="a@b.c")
 
 
-def test_a_rotated_key_is_kept(tmp_path: Path) -> None:
+def test_a_rotated_key_is_saved(tmp_path: Path) -> None:
     rotated = Sandbox(folder=tmp_path).rotate_key()
     assert Sandbox(folder=tmp_path).key.public == rotated.public
 
@@ -770,7 +778,7 @@ def test_a_rotated_key_is_kept(tmp_path: Path) -> None:
         "ftp://localhost/",
     ],
 )
-def test_only_loopback_is_called(sandbox: Sandbox, url: str) -> None:
+def test_only_loopback_urls_are_accepted(sandbox: Sandbox, url: str) -> None:
     for hook in ("tracking_url", "inbound_url"):
         with pytest.raises(ConfigurationError, match="calls loopback only"):
             setattr(sandbox, hook, url)
@@ -786,14 +794,16 @@ def test_redirects_of_webhooks_are_not_followed(sandbox: Sandbox) -> None:
     assert request.attempts[0].status == 308
 
 
-def test_a_webhook_has_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_times_out_after_five_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert webhook_client.TIMEOUT == 5
     monkeypatch.setattr(webhook_client, "TIMEOUT", 0.1)
     with loopback(hang) as server:
         assert call_url(server.url, b"{}", {}).status == -1
 
 
-def test_the_key_is_kept_to_its_owner(tmp_path: Path) -> None:
+def test_keys_are_saved_and_readable_by_their_owner_only(tmp_path: Path) -> None:
     first = Sandbox(folder=tmp_path)
     second = Sandbox(folder=tmp_path)
     assert first.key.public == second.key.public
@@ -807,7 +817,9 @@ def test_the_key_is_kept_to_its_owner(tmp_path: Path) -> None:
         Sandbox(folder=tmp_path)
 
 
-def test_mails_outlive_the_sandbox(tmp_path: Path, signing_key: SigningKey) -> None:
+def test_mails_are_kept_after_a_restart(
+    tmp_path: Path, signing_key: SigningKey
+) -> None:
     with Sandbox(folder=tmp_path, clock=ManualClock()) as sandbox:
         sandbox.accept(
             ["a@b.c"],
@@ -834,19 +846,19 @@ def test_only_the_newest_mails_are_kept(sandbox: Sandbox) -> None:
     assert ids == list(range(4, MAX_MAILS + 4))
 
 
-def test_an_unknown_format_is_named(sandbox: Sandbox) -> None:
+def test_an_unknown_format_is_refused(sandbox: Sandbox) -> None:
     (mail,) = sandbox.accept(["a@b.c"], b"Subject: x\r\n\r\nHi")
     with pytest.raises(ValueError, match="no format 'json'; there are raw-json"):
         inbound_request(mail, "json")
 
 
-def test_an_app_without_webhooks_is_told_so(sandbox: Sandbox) -> None:
+def test_an_app_without_webhooks_is_refused(sandbox: Sandbox) -> None:
     with pytest.raises(ConfigurationError, match="register_blueprint"):
         sandbox.deliver_to(Flask("x"))
 
 
 @pytest.mark.parametrize(("debug", "testing"), [(True, False), (False, True)])
-def test_production_is_warned_of_a_sandbox(
+def test_using_a_sandbox_in_production_is_warned_about(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture, debug: bool, testing: bool
 ) -> None:
     def send(**flags: bool) -> None:
@@ -868,7 +880,7 @@ def test_production_is_warned_of_a_sandbox(
 # ---- what is kept is bounded
 
 
-def test_the_oldest_mails_go_when_all_is_too_large(
+def test_the_oldest_mails_are_deleted_beyond_the_size_limit(
     sandbox: Sandbox, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flask_postal.sandbox.store.MAX_BYTES", 50_000)
@@ -879,7 +891,7 @@ def test_the_oldest_mails_go_when_all_is_too_large(
     assert texts[-1] == "mail 9"
 
 
-def test_a_mail_that_is_too_large_by_itself_is_kept(
+def test_the_newest_mail_is_kept_even_beyond_the_size_limit(
     sandbox: Sandbox, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flask_postal.sandbox.store.MAX_BYTES", 50_000)
@@ -889,7 +901,7 @@ def test_a_mail_that_is_too_large_by_itself_is_kept(
     assert [str(m.content.text)[:5] for m in sandbox.messages] == ["large"]
 
 
-def test_requests_about_one_mail_are_bounded(
+def test_the_number_of_requests_about_one_mail_is_limited(
     sandbox: Sandbox, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flask_postal.sandbox.store.MAX_REQUESTS", 5)

@@ -39,7 +39,7 @@ def send(postal: Postal) -> object:
         ("truncated", TransportError, "Postal may have taken the mail", True, 1),
     ],
 )
-def test_a_fault_of_the_api(
+def test_an_api_fault_raises_the_expected_error(
     app: tuple[Postal, Sandbox],
     fault: str,
     error: type[SendError],
@@ -59,12 +59,12 @@ def test_a_fault_of_the_api(
     assert len(sandbox.messages) == stored + 1
 
 
-def test_every_fault_of_the_api_is_among_these() -> None:
-    marks = test_a_fault_of_the_api.pytestmark  # type: ignore[attr-defined]
+def test_every_api_fault_is_tested() -> None:
+    marks = test_an_api_fault_raises_the_expected_error.pytestmark  # type: ignore[attr-defined]
     assert {case[0] for case in marks[0].args[1]} == {str(f) for f in API_FAULTS}
 
 
-def test_a_switch_stays_on_until_it_is_off(app: tuple[Postal, Sandbox]) -> None:
+def test_a_fault_stays_active_until_it_is_cleared(app: tuple[Postal, Sandbox]) -> None:
     postal, sandbox = app
     sandbox.fault(Fault.ERROR_500)
     sandbox.fault("403", times=2)

@@ -79,10 +79,10 @@ def test_a_recorded_mail_gives_the_recorded_request(
     kind = "-".join(hash_name.split("-")[:2])
     strip = hash_name.endswith("strip-replies")
     body, _ = inbound_request(mail, kind, strip_replies=strip)
-    assert same(body) == same(recorded)
+    assert masked(body) == masked(recorded)
 
 
-def same(body: bytes) -> bytes:
+def masked(body: bytes) -> bytes:
     """Leave out what Postal makes up, and boundaries, which were others each time."""
     body = re.sub(rb'(size(?:":"|=))\d+(?="?[&,]"?spam)', rb"\1N", body)
     body = re.sub(rb"\d{1,8}\.eml", b"N.eml", body)
@@ -162,7 +162,7 @@ TEXT = b"Content-Type: text/plain\r\n\r\ntext\r\n"
         (b"Content-Location: http://a/b.png\r\n\r\nx", ["http://a/b.png"]),
     ],
 )
-def test_exactly_the_parts_with_a_name_are_attachments(
+def test_only_parts_with_a_name_are_attachments(
     sandbox: Sandbox, part: bytes, listed: list[str]
 ) -> None:
     fields = posted(sandbox, multipart(TEXT, part))
@@ -171,7 +171,7 @@ def test_exactly_the_parts_with_a_name_are_attachments(
     assert fields["plain_body"] == "text\n"
 
 
-def test_a_mail_in_a_mail_gets_a_name(sandbox: Sandbox) -> None:
+def test_an_attached_mail_gets_a_file_name(sandbox: Sandbox) -> None:
     part = b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\ny"
     (file,) = posted(sandbox, multipart(TEXT, part))["attachments"]
     assert re.fullmatch(r"\d+\.eml", file["filename"])
@@ -198,7 +198,7 @@ def test_line_ends_depend_on_the_encoding(
     assert file["size"] == len(expected)
 
 
-def test_only_a_form_shows_parameters_of_a_content_type(sandbox: Sandbox) -> None:
+def test_only_forms_contain_parameters_of_a_content_type(sandbox: Sandbox) -> None:
     part = b'Content-Type: text/plain; charset="utf-8"; name="a b.txt"\r\n\r\nx'
     raw = multipart(TEXT, part)
     assert posted(sandbox, raw)["attachments"][0]["content_type"] == "text/plain"
@@ -232,7 +232,7 @@ def test_only_a_form_shows_parameters_of_a_content_type(sandbox: Sandbox) -> Non
         (HEAD + b"Date: soon\r\n\r\n", "date", "soon"),
     ],
 )
-def test_headers_and_bodies_are_what_postal_makes_of_them(
+def test_headers_and_bodies_are_interpreted_as_by_postal(
     sandbox: Sandbox, raw: bytes, field: str, expected: Any
 ) -> None:
     found = posted(sandbox, raw)[field]
@@ -251,7 +251,7 @@ def test_headers_and_bodies_are_what_postal_makes_of_them(
         (HEAD + b"Content-Type: text/html\r\n\r\n<p>", "", None),
     ],
 )
-def test_replies_are_divided(
+def test_quoted_text_is_separated_from_replies(
     sandbox: Sandbox, raw: bytes, text: str, quoted: str | None
 ) -> None:
     fields = posted(sandbox, raw, strip_replies=True)
@@ -262,7 +262,7 @@ def test_replies_are_divided(
 
 
 @pytest.mark.parametrize("spam", [False, True])
-def test_spam_is_told_in_all_places(sandbox: Sandbox, spam: bool) -> None:
+def test_the_spam_status_is_reported_everywhere(sandbox: Sandbox, spam: bool) -> None:
     status = "Spam" if spam else "NotSpam"
     assert posted(sandbox, HEAD + b"\r\nx", spam=spam)["spam_status"] == status
     (mail,) = sandbox.store.mails()
@@ -275,7 +275,7 @@ def test_spam_is_told_in_all_places(sandbox: Sandbox, spam: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_mail_is_too_odd_for_any_format(shape: str) -> None:
+def test_malicious_mail_can_be_posted_in_any_format(shape: str) -> None:
     mail = recorded_mail("raw-json", "hash-json")[0]
     mail = dataclasses.replace(mail, raw=SHAPES[shape](50_000))
     for name in FORMATS:
@@ -283,6 +283,6 @@ def test_no_mail_is_too_odd_for_any_format(shape: str) -> None:
         assert body.isascii() or json.loads(body)
 
 
-def test_a_status_that_no_one_has_heard_of_bounces() -> None:
+def test_a_status_of_600_bounces() -> None:
     assert judge_inbound(600, 1).bounces
     assert judge_inbound(599, 1).state == "pending"

@@ -35,7 +35,7 @@ def written_by_postal(**fields: str) -> bytes:
     return compose(fields, message_id="x@y.z", timestamp=0.0)
 
 
-def written_by_us(**changes: Any) -> bytes:
+def written_by_the_extension(**changes: Any) -> bytes:
     return raw(message(**{"message_id": "x@y.z", **changes}))
 
 
@@ -66,14 +66,14 @@ def test_other_encodings_than_base64_of_lf_lines_get_cr_cr_lf_too(
     assert b"\r\r\n" in content_of(tracked(head.encode() + body), "text/plain")
 
 
-def test_what_we_write_keeps_its_lines() -> None:
-    mail = tracked(written_by_us(body=LINES, html=HTML))
+def test_text_written_by_the_extension_keeps_its_lines() -> None:
+    mail = tracked(written_by_the_extension(body=LINES, html=HTML))
     assert b"\r\r" not in content_of(mail, "text/plain")
     assert "Grüße\r\n<a" in content_of(mail, "text/html").decode()
     assert b"https://t.example/x" in content_of(mail, "text/html")
 
 
-def test_a_related_part_with_a_type_arrives_as_its_source() -> None:
+def test_a_related_part_with_a_type_parameter_arrives_as_source() -> None:
     source = (
         b"Content-Type: multipart/alternative; boundary=a\r\n\r\n--a\r\n"
         b"Content-Type: text/plain\r\n\r\ntext\r\n--a\r\n"
@@ -89,7 +89,9 @@ def test_a_related_part_with_a_type_arrives_as_its_source() -> None:
 
 @pytest.mark.parametrize("text", ["text", None])
 @pytest.mark.parametrize("file", [True, False])
-def test_inline_images_that_we_send_survive(text: str | None, file: bool) -> None:
+def test_inline_images_written_by_the_extension_survive(
+    text: str | None, file: bool
+) -> None:
     source = Message("x", ["a@b.c"], body=text, html=HTML, sender="a@b.c")
     source.embed("logo.png", "image/png", b"\x89PNG", cid="logo")
     if file:
@@ -115,7 +117,7 @@ def test_a_quoted_name_with_a_quote_or_backslash_gains_a_backslash(
         b'Content-Disposition: attachment; filename="%b"\r\n\r\nx\r\n--a--\r\n'
     ) % escaped.encode()
     assert tracked(source).get_payload()[1].get_filename() == arrives
-    ours = written_by_us(
+    ours = written_by_the_extension(
         body="https://example.com/a b",
         attachments=[Attachment(written, "x/y", b"\xff")],
     )

@@ -101,7 +101,7 @@ def deliveries(sandbox: Sandbox, number: int) -> Any:
 
 @pytest.mark.parametrize(("size", "passes"), [(11, True), (12, False)])
 @pytest.mark.parametrize("content", [b"\xff", b"a"])
-def test_a_mail_must_fit_into_a_packet_of_the_database(
+def test_a_mail_larger_than_a_database_packet_is_an_error(
     postal: Sandbox, size: int, passes: bool, content: bytes
 ) -> None:
     data = base64.b64encode(content * (size * MIB)).decode()
@@ -112,13 +112,15 @@ def test_a_mail_must_fit_into_a_packet_of_the_database(
 
 
 @pytest.mark.parametrize(("size", "passes"), [(15 * MIB, True), (16 * MIB, False)])
-def test_a_raw_mail_must_fit_too(postal: Sandbox, size: int, passes: bool) -> None:
+def test_a_raw_mail_larger_than_a_database_packet_is_an_error(
+    postal: Sandbox, size: int, passes: bool
+) -> None:
     response = raw_call(postal, RAW + b"a" * size)
     assert response.status_code == (200 if passes else 500)
     assert len(postal.messages) == passes
 
 
-def test_line_ends_count_twice_in_the_database(postal: Sandbox) -> None:
+def test_line_ends_count_twice_for_the_database_packet(postal: Sandbox) -> None:
     assert outcome(raw_call(postal, RAW + b"\r\n" * (4 * MIB))) == 500
 
 
@@ -159,20 +161,18 @@ def test_a_body_without_an_object_has_no_recipients(
         b"\x1f\x8b\x08\x00",
     ],
 )
-def test_what_is_no_json_for_ruby_is_a_bad_request(
-    postal: Sandbox, body: bytes
-) -> None:
+def test_json_that_ruby_refuses_is_a_bad_request(postal: Sandbox, body: bytes) -> None:
     assert outcome(call(postal, "send/message", body)) == 400
 
 
-def test_json_may_be_as_deep_as_ruby_reads_it(postal: Sandbox) -> None:
+def test_json_may_be_nested_as_deeply_as_ruby_allows(postal: Sandbox) -> None:
     body = json.dumps(OK).encode()
     body = body[:-1] + b', "x": ' + b"[" * 99 + b"]" * 99 + b', "y": "\\ud83d\\ude00"}'
     assert outcome(call(postal, "send/message", body)) == ["ana@example.com"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH"])
-def test_other_methods_are_taken_as_post(postal: Sandbox, method: str) -> None:
+def test_get_put_and_patch_are_treated_like_post(postal: Sandbox, method: str) -> None:
     response = call(postal, "send/message", OK, method=method)
     assert outcome(response) == ["ana@example.com"]
 
@@ -188,7 +188,7 @@ FORM = "application/x-www-form-urlencoded"
 @pytest.mark.parametrize(
     "name", [name for name in SENT if name.startswith(("ok-", "raw-", "names-"))]
 )
-def test_a_form_is_answered_like_json(postal: Sandbox, name: str) -> None:
+def test_a_form_gets_the_same_response_as_json(postal: Sandbox, name: str) -> None:
     recorded = api_capture(name)
     sent = recorded["request"]
     sent["body"] = urlencode({"params": json.dumps(sent["body"])})
@@ -209,7 +209,7 @@ def test_a_form_is_answered_like_json(postal: Sandbox, name: str) -> None:
         (b"params=%ff", 400),
     ],
 )
-def test_a_form_holds_json_in_one_field(
+def test_a_form_contains_json_in_the_params_field(
     postal: Sandbox, form: bytes, expected: Any
 ) -> None:
     response = call(postal, "send/message", form, content_type=FORM)
@@ -227,7 +227,7 @@ def test_the_query_wins_over_the_body(postal: Sandbox) -> None:
     ("key", "code"),
     [("", "AccessDenied"), ("smtp", "InvalidServerAPIKey")],
 )
-def test_only_the_key_of_an_api_credential_is_taken(
+def test_only_the_key_of_an_api_credential_is_accepted(
     postal: Sandbox, key: str, code: str
 ) -> None:
     response = call(postal, "send/message", OK, X_Server_API_Key=key)
@@ -244,7 +244,7 @@ def test_a_blank_id_is_a_parameter_error(
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**70])
-def test_an_int_without_a_mail_is_not_found(postal: Sandbox, number: int) -> None:
+def test_an_unknown_id_is_not_found(postal: Sandbox, number: int) -> None:
     response = call(postal, "messages/message", {"id": number})
     assert outcome(response) == "MessageNotFound"
 
@@ -305,13 +305,13 @@ ANA = ["ana@example.com"]
         ({"attachments": [{"name": "a", "data": "e!A"}]}, ANA),
     ],
 )
-def test_fields_of_other_types(
+def test_send_message_fields_of_unexpected_types(
     postal: Sandbox, fields: dict[str, Any], expected: Any
 ) -> None:
     assert send(postal, **fields) == expected
 
 
-def test_values_become_text_as_in_ruby(postal: Sandbox) -> None:
+def test_values_are_converted_to_text_as_in_ruby(postal: Sandbox) -> None:
     headers = {"X-List": ["a", "b"], "X-Dict": {"a": None}, "X-True": True, "X-Int": 5}
     send(postal, headers=headers, subject=["a", "b"], plain_body=["a", 1], tag=True)
     (mail,) = postal.messages
@@ -333,7 +333,7 @@ def test_values_become_text_as_in_ruby(postal: Sandbox) -> None:
         (0, True),
     ],
 )
-def test_all_but_null_and_false_make_a_bounce(
+def test_bounce_is_set_by_any_value_but_null_and_false(
     postal: Sandbox, value: Any, bounce: bool
 ) -> None:
     send(postal, bounce=value)
@@ -341,7 +341,7 @@ def test_all_but_null_and_false_make_a_bounce(
     assert [mail.bounce for mail in postal.messages] == [bounce] * 2
 
 
-def test_a_mail_attached_to_a_mail_gets_other_line_ends(postal: Sandbox) -> None:
+def test_an_attached_mail_gets_crlf_line_ends(postal: Sandbox) -> None:
     mail = "Subject: é\n\nHi\n".encode()
     data = base64.b64encode(mail).decode()
     attachment = {"name": "a.eml", "content_type": "message/rfc822", "data": data}
@@ -383,7 +383,7 @@ def test_every_author_must_be_authorised(postal: Sandbox, author: bytes) -> None
         ({"rcpt_to": [["x"]]}, 500),
     ],
 )
-def test_fields_of_send_raw_of_other_types(
+def test_send_raw_fields_of_unexpected_types(
     postal: Sandbox, fields: dict[str, Any], expected: Any
 ) -> None:
     assert outcome(raw_call(postal, RAW, **fields)) == expected
@@ -410,12 +410,12 @@ def test_the_message_id_of_a_raw_mail(
     assert message(postal, number)["details"]["message_id"] == message_id
 
 
-def test_an_empty_message_id_is_made_up(postal: Sandbox) -> None:
+def test_an_empty_message_id_is_replaced(postal: Sandbox) -> None:
     data = raw_call(postal, AUTHOR + b"Message-ID:\r\n\r\nHi").json()["data"]
     assert re.fullmatch(r"[^\s<>@]+@[^\s<>@]+", data["message_id"])
 
 
-def test_a_message_id_of_over_255_characters_fails(postal: Sandbox) -> None:
+def test_a_message_id_of_over_255_characters_is_an_error(postal: Sandbox) -> None:
     raw = AUTHOR + b"Message-ID: <%b@b.c>\r\n\r\nHi" % (b"a" * 252)
     assert outcome(raw_call(postal, raw)) == 500
     assert outcome(raw_call(postal, raw, rcpt_to=[])) == []

@@ -66,7 +66,7 @@ def verified(app: Flask, postal: Postal, recorded: Recorded, hook: str) -> Any:
     ],
     ids=["tracking", "raw-json", "hash-form"],
 )
-def test_a_verified_request_says_what_came(
+def test_a_verified_request_describes_what_was_received(
     make_app: MakeApp, recorded: Recorded, hook: str, media_type: str
 ) -> None:
     app, postal = make_app()
@@ -77,7 +77,7 @@ def test_a_verified_request_says_what_came(
     assert recorded.body.decode() not in repr(found)
 
 
-def test_a_queue_can_stand_between_verifying_and_handling(
+def test_verified_requests_can_be_queued_and_handled_later(
     make_app: MakeApp, tracking: list[Any], inbound: list[Any]
 ) -> None:
     """Requests are pickled into a queue, and handled without a request."""
@@ -115,7 +115,7 @@ def test_a_forged_request_is_refused_with_the_status_to_answer(
     ],
     ids=["handled", "failed"],
 )
-def test_handling_tells_its_outcome(
+def test_handle_returns_the_outcome(
     make_app: MakeApp, receiver: Callable[..., Any], outcome: Dispatched
 ) -> None:
     app, postal = make_app()
@@ -126,7 +126,9 @@ def test_handling_tells_its_outcome(
             assert postal.webhooks.handle(found) is outcome
 
 
-def test_a_rejected_mail_and_nonsense_are_told_apart(make_app: MakeApp) -> None:
+def test_handle_returns_rejections_but_raises_for_invalid_bodies(
+    make_app: MakeApp,
+) -> None:
     def reject(app: Flask, event: Any, **extra: Any) -> None:
         raise RejectMail("no")
 
@@ -157,7 +159,7 @@ def test_a_stored_body_is_replayed_without_a_sandbox(
     assert done.output.endswith(": handled\n")
 
 
-def test_a_replay_that_fails_says_so(
+def test_a_failed_replay_is_reported(
     make_app: MakeApp, tmp_path: Path, listen: Listen
 ) -> None:
     app, _ = make_app()
@@ -175,7 +177,7 @@ def test_a_replay_that_fails_says_so(
 # ---- receiving: a store of one's own against duplicates
 
 
-class Shelf:
+class DictStore:
     """Remembers what has been handled in a dict; nothing is ever leased."""
 
     def __init__(self) -> None:
@@ -186,12 +188,12 @@ class Shelf:
 
 
 class Claim:
-    def __init__(self, shelf: Shelf, identity: str) -> None:
-        self._shelf = shelf
+    def __init__(self, store: DictStore, identity: str) -> None:
+        self._store = store
         self._identity = identity
 
     def handled(self) -> int | None:
-        return self._shelf.done.get(self._identity)
+        return self._store.done.get(self._identity)
 
     def lease(self) -> bool:
         return True
@@ -200,7 +202,7 @@ class Claim:
         pass
 
     def done(self, status: int) -> None:
-        self._shelf.done[self._identity] = status
+        self._store.done[self._identity] = status
 
     def has_done(self, receiver: str) -> int | None:
         return None
@@ -209,16 +211,16 @@ class Claim:
         pass
 
 
-def test_a_store_of_ones_own_recognises_duplicates(
+def test_a_custom_store_recognises_duplicates(
     make_app: MakeApp, tracking: list[Any]
 ) -> None:
-    shelf = Shelf()
-    app, _ = make_app(POSTAL_DEDUPE_CACHE=shelf)
+    store = DictStore()
+    app, _ = make_app(POSTAL_DEDUPE_CACHE=store)
     for _ in range(2):
         assert SENT.post(app.test_client()).status_code == 200
     assert len(tracking) == 1
-    assert list(shelf.done.values()) == [200]
-    shelf.done.clear()
+    assert list(store.done.values()) == [200]
+    store.done.clear()
     SENT.post(app.test_client())
     assert len(tracking) == 2
 
@@ -256,7 +258,7 @@ def app_with(transport: Any, **config: Any) -> tuple[Flask, Postal]:
     return app, Postal(app, transport=transport)
 
 
-def test_a_transport_of_ones_own_needs_neither_url_nor_key() -> None:
+def test_a_custom_transport_needs_neither_url_nor_key() -> None:
     recorder = Recorder()
     app, postal = app_with(recorder)
     with app.app_context():
@@ -273,7 +275,7 @@ def test_a_transport_of_ones_own_needs_neither_url_nor_key() -> None:
     assert recorder.calls[0][1]["plain_body"] == "x"
 
 
-def test_a_transport_may_refuse_and_send_failed_tells(listen: Listen) -> None:
+def test_an_error_in_a_transport_is_raised_and_signalled(listen: Listen) -> None:
     told: list[Any] = []
 
     def on_failure(app: Flask, error: Exception, **extra: Any) -> None:
@@ -290,7 +292,7 @@ def test_a_transport_may_refuse_and_send_failed_tells(listen: Listen) -> None:
     assert told == [error]
 
 
-def test_an_answer_of_a_transport_is_read_like_postals() -> None:
+def test_the_response_of_a_transport_is_checked_like_postals() -> None:
     class Empty:
         def call(self, endpoint: str, body: Body) -> Any:
             return {"message_id": "x", "messages": {}}
@@ -353,7 +355,7 @@ def test_the_steps_of_the_pipeline_can_be_called_one_by_one() -> None:
     assert result.recipients["ana@example.com"].id == 1
 
 
-def test_a_step_that_is_stopped_says_so() -> None:
+def test_announce_raises_if_a_receiver_cancels() -> None:
     def stop(app: Flask, message: Message, **extra: Any) -> None:
         raise CancelSend
 
@@ -381,7 +383,7 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("feature", {feature.name for feature in FEATURES})
-def test_every_feature_of_the_table_is_found_in_a_message(feature: str) -> None:
+def test_every_feature_of_the_table_is_detected_in_a_message(feature: str) -> None:
     """There is no second list that a feature must be added to."""
     asking = message(**ASKED[feature])
     assert any(f.name == feature and f.wanted(asking) for f in FEATURES)
@@ -391,7 +393,7 @@ def test_every_feature_of_the_table_is_found_in_a_message(feature: str) -> None:
 
 
 @pytest.mark.parametrize("feature", ["send_at", "metadata"])
-def test_a_layer_above_can_provide_a_feature(feature: str) -> None:
+def test_features_can_be_declared_as_capabilities(feature: str) -> None:
     settings = Settings.from_config({}, "POSTAL_")
     able = SendPipeline(settings, postal=None, capabilities=frozenset({feature}))
     able.check(message(**ASKED[feature]))

@@ -44,7 +44,7 @@ def test_send_returns_an_id_and_a_token_per_recipient(
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/api/v1", "/api/v1/"])
-def test_the_api_url_may_have_a_tail(
+def test_the_api_url_may_include_the_api_path(
     make_app: MakeApp, sandbox: Sandbox, suffix: str
 ) -> None:
     settings = {**sandbox.settings(), "POSTAL_API_URL": sandbox.url + suffix}
@@ -69,7 +69,7 @@ def test_a_refusal_with_http_200_is_an_api_error_with_its_code(
     assert wrong not in str(caught.value) + repr(caught.value)
 
 
-def test_a_server_that_is_not_there_is_a_transport_error(make_app: MakeApp) -> None:
+def test_an_unreachable_server_is_a_transport_error(make_app: MakeApp) -> None:
     app, postal = make_app(POSTAL_API_URL=refusing(), POSTAL_API_KEY="k")
     with (
         app.app_context(),
@@ -89,13 +89,13 @@ def test_a_missing_setting_is_named_when_sending(
     assert caught.value.key == key
 
 
-def test_sending_outside_of_an_app_context_tells_the_cure(make_app: MakeApp) -> None:
+def test_sending_without_an_app_context_is_explained(make_app: MakeApp) -> None:
     _, postal = make_app()
     with pytest.raises(ConfigurationError, match=r"with app.app_context\(\)"):
         postal.send(WELCOME)
 
 
-def test_an_app_without_init_app_tells_the_cure() -> None:
+def test_sending_without_init_app_is_explained() -> None:
     with (
         Flask("tests").app_context(),
         pytest.raises(ConfigurationError, match="did you forget to call"),

@@ -24,7 +24,7 @@ def read(**config: Any) -> Settings:
     return Settings.from_config(values, "POSTAL_")
 
 
-def test_defaults_need_nothing_and_are_safe() -> None:
+def test_default_settings() -> None:
     settings = read()
     assert (settings.api_url, settings.api_key) == (None, None)
     assert settings.timeout == (5.0, 30.0)
@@ -118,7 +118,7 @@ def test_a_bad_value_is_an_error_at_init_app_that_names_the_key(
     assert "postal" not in app.extensions
 
 
-def test_flask_mails_default_sender_is_taken() -> None:
+def test_the_default_sender_of_flask_mail_is_used() -> None:
     config = {"MAIL_DEFAULT_SENDER": ("M", "m@example.com")}
     sender = Settings.from_config(config, "POSTAL_").default_sender
     assert sender == Address("m@example.com", "M")
@@ -129,11 +129,13 @@ def test_flask_mails_default_sender_is_taken() -> None:
         Settings.from_config({"MAIL_DEFAULT_SENDER": "nobody"}, "POSTAL_")
 
 
-def test_a_ca_bundle_is_a_path(tmp_path: Path) -> None:
+def test_a_ca_bundle_may_be_a_path_object(tmp_path: Path) -> None:
     assert read(CA_BUNDLE=tmp_path).ca_bundle == str(tmp_path)
 
 
-def test_the_environment_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_can_be_loaded_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("FLASK_POSTAL_API_URL", "https://postal.example.com")
     monkeypatch.setenv("FLASK_POSTAL_API_KEY", "key")
     monkeypatch.setenv("FLASK_POSTAL_TIMEOUT", "[3, 9]")
@@ -146,7 +148,7 @@ def test_the_environment_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_flag(app.config, "POSTAL_SUPPRESS_SEND", default=False) is True
 
 
-def test_a_name_stands_in_the_keys() -> None:
+def test_the_keys_contain_the_name_of_the_server() -> None:
     app = Flask("tests")
     app.config["POSTAL_MARKETING_TIMEOUT"] = "never"
     with pytest.raises(ConfigurationError, match="POSTAL_MARKETING_TIMEOUT"):
@@ -191,7 +193,7 @@ def test_other_keys_are_not_warned_about(caplog: pytest.LogCaptureFixture) -> No
     assert "did you mean" not in caplog.text
 
 
-def test_errors_name_the_settings_of_the_server_they_are_about() -> None:
+def test_errors_name_the_settings_of_their_server() -> None:
     app = Flask("tests")
     postal = Postal(app, name="marketing")
     app.config["POSTAL_MARKETING_SUPPRESS_SEND"] = True
@@ -219,7 +221,7 @@ def test_errors_name_the_settings_of_the_server_they_are_about() -> None:
         ({}, False),
     ],
 )
-def test_flask_mails_setting_keeps_a_migrated_app_from_sending(
+def test_mail_suppress_send_of_flask_mail_is_respected(
     config: dict[str, Any], suppressed: bool
 ) -> None:
     app = Flask("tests")
@@ -235,7 +237,7 @@ def test_flask_mails_setting_keeps_a_migrated_app_from_sending(
                     send(message)
 
 
-def test_a_flag_of_flask_mail_that_is_none_is_an_error() -> None:
+def test_an_invalid_mail_suppress_send_is_an_error() -> None:
     app = Flask("tests")
     app.config["MAIL_SUPPRESS_SEND"] = "perhaps"
     with pytest.raises(ConfigurationError, match="MAIL_SUPPRESS_SEND must be True"):

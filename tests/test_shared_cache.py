@@ -29,7 +29,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"{request.param}:{port}"
 
 
-def two_workers(url: str) -> set[str]:
+def find_both_workers(url: str) -> set[str]:
     """Ask until both workers have answered: which one does is up to the kernel."""
     pids: set[str] = set()
     deadline = time.monotonic() + 60
@@ -61,7 +61,7 @@ def test_twenty_duplicates_at_two_workers_run_the_receiver_once(
             )
             return answer.status_code
 
-        pids = two_workers(url)
+        pids = find_both_workers(url)
         with ThreadPoolExecutor(20) as pool:
             statuses = list(pool.map(post, range(20)))
         later = post(0)

@@ -60,7 +60,7 @@ def test_handled_is_200_and_so_is_a_duplicate(
 
 
 @BOTH
-def test_nobody_listens(
+def test_no_receiver_is_200_or_503(
     make_app: MakeApp,
     recorded: Recorded,
     column: int,
@@ -73,7 +73,7 @@ def test_nobody_listens(
 
 
 @BOTH
-def test_the_same_delivery_in_two_requests_at_once(
+def test_a_duplicate_that_arrives_meanwhile_is_503(
     make_app: MakeApp, recorded: Recorded, column: int
 ) -> None:
     app, _ = make_app()
@@ -127,7 +127,7 @@ def test_a_receiver_that_raises_is_500_and_is_called_again(
 
 @BOTH
 @pytest.mark.parametrize("key", [None, KEY1024_DKIM_RECORD], ids=["no key", "KID"])
-def test_what_can_not_be_decided_is_503(
+def test_a_missing_or_unknown_key_is_503(
     make_app: MakeApp, recorded: Recorded, column: int, key: Any
 ) -> None:
     app, _ = make_app(POSTAL_WEBHOOK_KEY=key)
@@ -190,7 +190,7 @@ def test_basic_auth_may_be_percent_encoded_on_either_side(
 
 
 @BOTH
-def test_a_proxy_that_strips_the_signature_is_told_from_a_stranger(
+def test_a_proxy_that_strips_the_signature_is_suspected_in_the_log(
     make_app: MakeApp,
     recorded: Recorded,
     column: int,
@@ -216,7 +216,7 @@ def test_a_wrong_media_type_is_400_or_503(
     "body", [b"", b"[]", b"null", b"{", b"{}", b'{"event": 5}', b"\xff", b"NaN"]
 )
 @pytest.mark.parametrize(("path", "status"), [("tracking", 400), ("inbound", 503)])
-def test_signed_and_not_understood_is_400_or_503(
+def test_an_invalid_body_with_a_signature_is_400_or_503(
     make_app: MakeApp, signing_key: SigningKey, body: bytes, path: str, status: int
 ) -> None:
     app, _ = make_app(POSTAL_WEBHOOK_KEY=signing_key.jwks())
@@ -259,7 +259,7 @@ def test_too_large_is_413_or_503_and_the_log_names_the_setting(
 
 @BOTH
 @pytest.mark.parametrize("length", ["-1", "+5", "1e3", "5 5", "x", "", "\u0665"])
-def test_a_length_that_is_no_number_is_400_or_503(
+def test_an_invalid_content_length_is_400_or_503(
     make_app: MakeApp, recorded: Recorded, column: int, length: str
 ) -> None:
     app, _ = make_app()
@@ -269,7 +269,7 @@ def test_a_length_that_is_no_number_is_400_or_503(
 
 
 @BOTH
-def test_no_length_at_all_is_read_to_the_end_that_the_server_marks(
+def test_a_body_without_a_length_is_read_if_the_server_marks_its_end(
     make_app: MakeApp,
     tracking: list[Any],
     inbound: list[Any],
@@ -351,7 +351,7 @@ def test_a_wrong_method_is_405(
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
 
-def test_the_answer_and_the_log_share_a_reference(
+def test_the_response_and_the_log_share_a_reference(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()
@@ -443,7 +443,7 @@ def hostile(kind: str) -> tuple[Flask, Postal]:
 @pytest.mark.parametrize(
     "kind", ["csrf before", "csrf after", "error page", "small forms", "session"]
 )
-def test_the_webhooks_work_in_such_an_app(
+def test_the_webhooks_work_in_a_hostile_app(
     tracking: list[Any],
     inbound: list[Any],
     recorded: Recorded,
@@ -469,7 +469,7 @@ def test_a_receivers_error_does_not_reach_the_error_page(
 
 @BOTH
 @pytest.mark.parametrize("kind", ["login", "limiter", "broken", "hosts", "cookie"])
-def test_what_answers_in_our_place_becomes_503(
+def test_a_response_that_replaces_ours_becomes_503(
     tracking: list[Any],
     inbound: list[Any],
     recorded: Recorded,
@@ -549,7 +549,7 @@ def rewrite(response: Response) -> Response:
 
 @BOTH
 @pytest.mark.parametrize("after", [forget, say, rename, rewrite])
-def test_what_an_after_request_function_leaves_behind_is_not_sent(
+def test_changes_by_an_after_request_function_are_not_sent(
     tracking: list[Any],
     inbound: list[Any],
     recorded: Recorded,
@@ -562,7 +562,7 @@ def test_what_an_after_request_function_leaves_behind_is_not_sent(
     assert (answer.status, answer.data) == ("200 OK", b"ok")
 
 
-def test_a_form_that_the_app_has_read_before_us_is_named_in_the_log(
+def test_a_form_that_the_app_has_already_read_is_logged(
     inbound: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     form = Recorded.load("inbound/raw-form")
@@ -586,7 +586,7 @@ def test_the_session_is_not_touched(tracking: list[Any], inbound: list[Any]) -> 
 
 @BOTH
 @pytest.mark.parametrize("prefix", ["/hooks", "/hooks/"])
-def test_the_net_holds_in_another_blueprint_and_under_any_prefix(
+def test_responses_are_protected_in_a_nested_blueprint_too(
     tracking: list[Any],
     inbound: list[Any],
     recorded: Recorded,
@@ -618,7 +618,7 @@ def fail_after(response: Response) -> Response:
 
 @BOTH
 @pytest.mark.parametrize("after", [grow, fail_after])
-def test_nothing_that_comes_after_reaches_postal(
+def test_changes_after_a_failed_receiver_do_not_reach_postal(
     recorded: Recorded, column: int, after: Callable[[Response], Response]
 ) -> None:
     app, _ = hostile("error page")
@@ -633,7 +633,7 @@ def test_nothing_that_comes_after_reaches_postal(
         assert post(app, recorded).status_code == 500
 
 
-def test_several_postals_keep_apart(tracking: list[Any]) -> None:
+def test_several_postals_have_separate_webhooks(tracking: list[Any]) -> None:
     app = Flask("several")
     app.config.update(
         POSTAL_WEBHOOK_KEY=DKIM_RECORD,
@@ -650,7 +650,7 @@ def test_several_postals_keep_apart(tracking: list[Any]) -> None:
     assert len(tracking) == 2
 
 
-def test_the_builders_events_are_accepted(
+def test_events_written_by_the_sandbox_are_accepted(
     make_app: MakeApp, signing_key: SigningKey, tracking: list[Any]
 ) -> None:
     app, _ = make_app(POSTAL_WEBHOOK_KEY=signing_key.jwks())

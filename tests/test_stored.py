@@ -34,7 +34,7 @@ def recorded(make_app: MakeApp, name: str) -> Any:
     return ask(make_app, body, capture["request"]["body"]["id"], kind=kind)[0]
 
 
-def test_a_mail_that_was_opened_and_clicked(make_app: MakeApp) -> None:
+def test_a_message_that_was_opened_and_clicked(make_app: MakeApp) -> None:
     mail = recorded(make_app, "messages-message-clicked")
     assert isinstance(mail, MessageDetails)
     assert (mail.id, mail.token) == (408, "jiQq5nyfI8BxV4wg")
@@ -83,7 +83,7 @@ def test_attachments_are_bytes(make_app: MakeApp) -> None:
         ("messages-message-noexp", None, None),
     ],
 )
-def test_statuses_are_told_in_the_terms_of_events(
+def test_statuses_are_mapped_to_event_types(
     make_app: MakeApp, name: str, status: str | None, event_type: str | None
 ) -> None:
     mail = recorded(make_app, name)
@@ -133,7 +133,7 @@ def test_the_content_of_a_pruned_mail_is_none(
     assert mail.recipient == "a@b.c"
 
 
-def test_a_mail_without_attachments_has_none_of_them(make_app: MakeApp) -> None:
+def test_a_mail_without_attachments_has_an_empty_list(make_app: MakeApp) -> None:
     data = {"id": 5, "attachments": [], "headers": {"to": ["a@b.c"]}}
     body = json.dumps({"status": "success", "data": data}).encode()
     mail, _ = ask(make_app, body, 5)
@@ -152,7 +152,9 @@ def test_a_mail_without_attachments_has_none_of_them(make_app: MakeApp) -> None:
         (None, None),
     ],
 )
-def test_expand_says_what_to_ask_for(make_app: MakeApp, expand: Any, sent: Any) -> None:
+def test_expand_selects_what_is_requested(
+    make_app: MakeApp, expand: Any, sent: Any
+) -> None:
     body = b'{"status": "success", "data": {"id": 5}}'
     server: Loopback
     _, server = ask(make_app, body, 5, expand=expand)
@@ -161,7 +163,7 @@ def test_expand_says_what_to_ask_for(make_app: MakeApp, expand: Any, sent: Any) 
     assert server.bodies[0].head.startswith("POST /api/v1/messages/message ")
 
 
-def test_status_and_details_are_asked_for_by_default(make_app: MakeApp) -> None:
+def test_status_and_details_are_requested_by_default(make_app: MakeApp) -> None:
     _, server = ask(make_app, b'{"status": "success", "data": {}}', 5)
     assert server.bodies[0].json["_expansions"] == ["status", "details"]
     assert len(EXPANSIONS) == 9
@@ -181,7 +183,7 @@ def test_an_unknown_expansion_is_refused(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("kind", ["get_message", "get_deliveries"])
-def test_a_mail_that_is_not_there(make_app: MakeApp, kind: str) -> None:
+def test_an_unknown_id_is_an_api_error(make_app: MakeApp, kind: str) -> None:
     body = api_capture("err-MessageNotFound")["response"]["body_raw"].encode()
     with pytest.raises(APIError, match="No message found") as caught:
         ask(make_app, body, 999999, kind=kind)
@@ -190,7 +192,7 @@ def test_a_mail_that_is_not_there(make_app: MakeApp, kind: str) -> None:
 
 @pytest.mark.parametrize("data", [b"null", b"5", b'"x"', b"true"])
 @pytest.mark.parametrize("kind", ["get_message", "get_deliveries"])
-def test_odd_answers_are_transport_errors_and_speak_of_no_mail(
+def test_unexpected_responses_are_transport_errors_without_doubt(
     make_app: MakeApp, kind: str, data: bytes
 ) -> None:
     body = b'{"status": "success", "data": ' + data + b"}"
@@ -220,7 +222,7 @@ def test_odd_answers_are_transport_errors_and_speak_of_no_mail(
         {"inspection": {"spam_score": 10**400}},
     ],
 )
-def test_fields_of_the_wrong_type_are_none(make_app: MakeApp, data: Any) -> None:
+def test_fields_of_the_wrong_type_do_not_raise(make_app: MakeApp, data: Any) -> None:
     body = json.dumps({"status": "success", "data": data}).encode()
     mail, _ = ask(make_app, body, 5, expand=True)
     assert mail.data == data

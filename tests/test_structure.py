@@ -137,7 +137,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_parts_are_those_the_parser_finds(name: str) -> None:
+def test_the_parts_are_those_of_the_parser(name: str) -> None:
     assert by_cutting(SAME[name]) == by_the_parser(SAME[name])
 
 
@@ -186,14 +186,14 @@ def test_parts_are_those_the_parser_finds(name: str) -> None:
         ),
     ],
 )
-def test_parts_are_found_where_the_parser_is_wrong(
+def test_the_parts_are_right_where_the_parser_is_wrong(
     raw: bytes, parts: list[Leaf]
 ) -> None:
     assert by_cutting(raw) == parts
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_mails_are_cut_as_the_parser_reads_them(name: str) -> None:
+def test_the_parts_of_recorded_mails_are_those_of_the_parser(name: str) -> None:
     recorded = Recorded.load(f"inbound/{name}")
     event = parse_inbound(recorded.body, recorded.headers["Content-Type"])
     raw = event.message.raw
@@ -210,7 +210,7 @@ def test_recorded_mails_are_cut_as_the_parser_reads_them(name: str) -> None:
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map(b"".join))
 @example(multipart(b"\r\n" + b"A: b\r\n"))
-def test_any_mail_gives_what_the_parser_gives(raw: bytes) -> None:
+def test_the_parts_of_any_mail_are_those_of_the_parser(raw: bytes) -> None:
     raw = b"Subject: x\r\n" + raw
     assume(not any("left out" in problem for problem in cut(raw).problems))
     assume(read_headers(raw).problem is None)
@@ -226,7 +226,7 @@ def test_any_mail_gives_what_the_parser_gives(raw: bytes) -> None:
     ),
     st.sampled_from([b"b", b"bb"]),
 )
-def test_any_parts_give_what_the_parser_gives(
+def test_the_parts_of_any_multipart_are_those_of_the_parser(
     contents: list[bytes], boundary: bytes
 ) -> None:
     raw = multipart(*(b"A: b\r\n" + c for c in contents), boundary=boundary)
@@ -279,7 +279,7 @@ def composed(draw: st.DrawFn) -> EmailMessage:
 
 @settings(max_examples=300, deadline=None)
 @given(composed(), st.booleans())
-def test_what_the_standard_library_writes_is_read_as_it_was(
+def test_mails_written_by_the_standard_library_are_read_unchanged(
     mail: EmailMessage, crlf: bool
 ) -> None:
     raw = mail.as_bytes(policy=SMTP if crlf else SMTP.clone(linesep="\n"))
@@ -334,7 +334,7 @@ def test_headers_are_read(head: str, items: list[tuple[str, str]]) -> None:
         ),
     ],
 )
-def test_text_that_no_blank_line_divides_from_the_headers_is_kept(
+def test_text_is_kept_if_the_blank_line_before_it_is_missing(
     raw: bytes, body: bytes
 ) -> None:
     assert raw[read_headers(raw).end :] == body
@@ -347,7 +347,7 @@ def test_latin_1_in_a_header_is_read_as_windows_1252() -> None:
 # ---- work is bounded
 
 
-def test_only_so_many_headers_are_read() -> None:
+def test_the_number_of_headers_is_limited() -> None:
     block = read_headers(b"a: b\r\n" * 20_000 + b"\r\nx")
     assert len(block.items) == 10_000
     assert block.end == 120_002
@@ -357,7 +357,7 @@ def test_only_so_many_headers_are_read() -> None:
     assert len(block.items[0][1]) < 1024 * 1024
 
 
-def test_headers_of_all_parts_together_are_bounded() -> None:
+def test_the_headers_of_all_parts_together_are_limited() -> None:
     part = b"Content-Type: text/plain;a=" + b'"' + b";" * 16_000 + b'"\r\n\r\nx'
     structure = cut(multipart(*[part] * 490))
     assert 60 < len(structure.parts) < 70
@@ -365,7 +365,7 @@ def test_headers_of_all_parts_together_are_bounded() -> None:
     assert problem in structure.problems
 
 
-def test_parts_marks_and_depth_are_bounded() -> None:
+def test_parts_boundaries_and_depth_are_limited() -> None:
     structure = cut(multipart(*[b"\r\n"] * (MAX_PARTS + 500)))
     assert len(structure.parts) == MAX_PARTS
     assert structure.problems == ["parts: more than 1000; the rest is not read"]

@@ -44,7 +44,7 @@ def app() -> Flask:
     return app
 
 
-def test_the_outbox_has_what_the_app_sends(
+def test_the_outbox_contains_what_the_app_sends(
     app: Flask, postal_outbox: list[Message]
 ) -> None:
     app.test_client().post("/welcome/ana@example.com")
@@ -54,7 +54,7 @@ def test_the_outbox_has_what_the_app_sends(
     assert message.sender == "app@example.com"  # the default, as it would go
 
 
-def test_what_a_receiver_raises_fails_the_test_that_waits_for_it(
+def test_wait_for_raises_the_error_of_a_receiver(
     app: Flask, postal_sandbox: Sandbox
 ) -> None:
     def receiver(app: Flask, event: Any, **extra: Any) -> None:
@@ -67,7 +67,7 @@ def test_what_a_receiver_raises_fails_the_test_that_waits_for_it(
     assert [frame.name for frame in raised.traceback][-1] == "receiver"
 
 
-def test_the_sandbox_takes_mail_and_reports(
+def test_the_sandbox_accepts_messages_and_posts_events(
     app: Flask, postal_sandbox: Sandbox, tracking: list[Any]
 ) -> None:
     answer = app.test_client().post("/welcome/bounced@example.com").get_json()
@@ -89,7 +89,7 @@ def test_the_sandbox_delivers_replies(
     assert inbound[0].message.text.startswith("Thank you")
 
 
-def test_the_sandbox_makes_things_go_wrong(app: Flask, postal_sandbox: Sandbox) -> None:
+def test_the_sandbox_can_simulate_faults(app: Flask, postal_sandbox: Sandbox) -> None:
     postal_sandbox.fault("502", times=1)
     app.testing = True
     with pytest.raises(APIError):
@@ -109,7 +109,7 @@ def test_signed_events_are_posted(
     assert (seen.recipient, seen.subject) == ("bo@example.com", "S")
 
 
-def test_events_are_about_a_mail_that_was_sent(
+def test_events_can_refer_to_a_sent_message(
     app: Flask,
     postal_outbox: list[Message],
     postal_webhook: WebhookClient,
@@ -131,7 +131,7 @@ def test_events_are_about_a_mail_that_was_sent(
     assert event.reject_reason == "blocked"
 
 
-def test_answers_tell_what_the_receiver_did(
+def test_response_statuses_show_what_the_receiver_did(
     app: Flask, postal_webhook: WebhookClient
 ) -> None:
     def fail(app: Flask, **extra: Any) -> None:
@@ -143,7 +143,7 @@ def test_answers_tell_what_the_receiver_did(
         assert postal_webhook.tracking("delivered").status_code == 500
 
 
-def test_mails_are_posted_from_wherever_they_are(
+def test_inbound_mail_may_be_a_message_bytes_or_a_path(
     app: Flask, postal_webhook: WebhookClient, inbound: list[Any], tmp_path: Path
 ) -> None:
     mail = EmailMessage()
@@ -160,7 +160,7 @@ def test_mails_are_posted_from_wherever_they_are(
     assert inbound[3].message.spam_detected is True
 
 
-def test_settings_are_as_before_when_a_test_is_over(app: Flask) -> None:
+def test_settings_are_restored_after_a_test(app: Flask) -> None:
     postal: Postal = app.extensions["postal"]
     before = dict(app.config)
     with app.app_context():
@@ -175,7 +175,7 @@ def test_settings_are_as_before_when_a_test_is_over(app: Flask) -> None:
         assert postal.webhooks.discovers_keys
 
 
-def test_named_postals_are_chosen(app: Flask, tracking: list[Any]) -> None:
+def test_a_named_postal_can_be_selected(app: Flask, tracking: list[Any]) -> None:
     marketing = Postal(app, name="marketing")
     app.register_blueprint(marketing.blueprint)
     with WebhookClient(app, name="marketing") as client:
@@ -203,7 +203,7 @@ def test_an_app_that_only_sends_needs_no_webhooks() -> None:
         assert sandbox.messages[0].status == "Sent"
 
 
-def test_a_blueprint_in_another_one_is_found(tracking: list[Any]) -> None:
+def test_a_nested_blueprint_is_found(tracking: list[Any]) -> None:
     app = Flask("nested")
     app.config["TRUSTED_HOSTS"] = ["app.example.com"]
     postal = Postal(app)
@@ -218,7 +218,7 @@ def test_a_blueprint_in_another_one_is_found(tracking: list[Any]) -> None:
     assert len(tracking) == 2
 
 
-def test_the_plugin_is_light() -> None:
+def test_the_plugin_imports_no_heavy_packages() -> None:
     """It is imported in every project of an environment."""
     heavy = ("flask", "werkzeug", "requests", "cryptography", "jinja2")
     program = (
@@ -231,7 +231,7 @@ def test_the_plugin_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_fixtures_say_what_they_want(pytester: pytest.Pytester) -> None:
+def test_a_missing_app_fixture_is_explained(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(postal_outbox): pass")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.stdout.fnmatch_lines(["*want a fixture named 'app'*"])

@@ -98,7 +98,7 @@ def test_head_and_body_of_a_small_mail_leave_in_one_packet(send: Send) -> None:
     assert sizes == [len(server.requests[0].body)]
 
 
-def test_a_refused_connection_is_tried_again_and_nothing_was_sent(send: Send) -> None:
+def test_after_a_refused_connection_nothing_was_sent(send: Send) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(TransportError, match=r"refused.*; nothing was sent") as caught:
@@ -107,7 +107,7 @@ def test_a_refused_connection_is_tried_again_and_nothing_was_sent(send: Send) ->
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
-def test_connect_retries_is_how_often_a_connection_is_tried_again(
+def test_connect_retries_sets_how_often_connecting_is_retried(
     send: Send, tmp_path: Path, retries: int
 ) -> None:
     context, bundle = self_signed(tmp_path)
@@ -120,7 +120,7 @@ def test_connect_retries_is_how_often_a_connection_is_tried_again(
     assert server.requests == []
 
 
-def test_a_reset_during_the_tls_handshake_is_tried_again(
+def test_a_reset_during_the_tls_handshake_is_retried(
     send: Send, tmp_path: Path
 ) -> None:
     context, bundle = self_signed(tmp_path)
@@ -151,7 +151,9 @@ def test_a_reset_during_the_tls_handshake_is_tried_again(
     ],
 )
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
-def test_what_may_have_left_is_sent_once(send: Send, act: Act, warm: bool) -> None:
+def test_a_message_that_may_have_been_sent_is_not_retried(
+    send: Send, act: Act, warm: bool
+) -> None:
     acts = [accept, act] if warm else [act]
     with loopback(*acts) as server:
         if warm:
@@ -229,7 +231,7 @@ def test_the_time_to_connect_is_limited(send: Send) -> None:
             client.close()
 
 
-def test_https_is_verified_and_there_is_no_second_try(
+def test_an_invalid_certificate_is_refused_without_a_retry(
     send: Send, tmp_path: Path
 ) -> None:
     context, _ = self_signed(tmp_path)
@@ -242,7 +244,7 @@ def test_https_is_verified_and_there_is_no_second_try(
     assert server.requests == []
 
 
-def test_ca_bundle_serves_a_private_ca(send: Send, tmp_path: Path) -> None:
+def test_ca_bundle_allows_a_private_ca(send: Send, tmp_path: Path) -> None:
     context, bundle = self_signed(tmp_path)
     with loopback(tls=context) as server:
         send(server, POSTAL_CA_BUNDLE=bundle)
@@ -250,7 +252,7 @@ def test_ca_bundle_serves_a_private_ca(send: Send, tmp_path: Path) -> None:
     assert server.connections == 1
 
 
-def test_the_environments_ca_bundle_is_used(
+def test_the_ca_bundle_of_the_environment_is_used(
     send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, bundle = self_signed(tmp_path)
@@ -260,7 +262,9 @@ def test_the_environments_ca_bundle_is_used(
     assert len(server.bodies) == 1
 
 
-def test_a_ca_bundle_that_is_none_names_the_setting(send: Send, tmp_path: Path) -> None:
+def test_an_invalid_ca_bundle_is_an_error_that_names_the_setting(
+    send: Send, tmp_path: Path
+) -> None:
     nothing = tmp_path / "empty.pem"
     nothing.write_text("nothing")
     with pytest.raises(ConfigurationError, match="set POSTAL_CA_BUNDLE") as caught:
@@ -268,7 +272,7 @@ def test_a_ca_bundle_that_is_none_names_the_setting(send: Send, tmp_path: Path) 
     assert caught.value.key == "POSTAL_CA_BUNDLE"
 
 
-def test_the_environments_proxy_is_used_and_read_once(
+def test_the_proxy_of_the_environment_is_used_and_read_once(
     send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with loopback() as proxy:
@@ -299,7 +303,7 @@ def test_large_attachments_are_encoded_while_they_are_sent(
     assert all(base64.b64decode(a["data"], validate=True) == data for a in sent)
 
 
-def test_a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_mail(
+def test_a_file_that_shrinks_while_it_is_sent_is_an_error(
     send: Send, tmp_path: Path, make_app: MakeApp
 ) -> None:
     path = tmp_path / "report.bin"
@@ -317,7 +321,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_mail(
     assert SECRET not in everything_about(caught.value)
 
 
-def test_threads_share_the_pool_and_keep_their_answers_apart(make_app: MakeApp) -> None:
+def test_threads_share_the_pool_but_not_their_responses(make_app: MakeApp) -> None:
     with loopback() as server:
         app, postal = make_app(POSTAL_API_URL=server.url, POSTAL_API_KEY=SECRET)
         wrong = []
@@ -340,7 +344,7 @@ def test_threads_share_the_pool_and_keep_their_answers_apart(make_app: MakeApp) 
     assert len({r.json["to"][0] for r in server.bodies}) == 80
 
 
-def test_an_endless_answer_is_not_read_to_its_end(
+def test_a_response_that_is_too_large_is_not_read_completely(
     send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "MAX_ANSWER", 100_000)

@@ -40,7 +40,7 @@ ROW = """\
 """
 
 
-def test_a_made_up_event_works_everywhere(tmp_path: Path) -> None:
+def test_an_event_added_to_the_table_works_everywhere(tmp_path: Path) -> None:
     """A copy of the package gets one more row, of a type that another event has, and
     nothing else."""
     copy = tmp_path / "flask_postal"

@@ -66,7 +66,7 @@ def test_recorded_raw_mail_is_emitted_with_its_bytes(
 
 @pytest.mark.parametrize("recorded", [SENT, MAIL], ids=["tracking", "inbound"])
 @pytest.mark.parametrize("slash", ["/", ""], ids=["slash", "no-slash"])
-def test_both_forms_of_the_url_are_answered_without_a_redirect(
+def test_the_trailing_slash_is_optional_and_never_redirects(
     make_app: MakeApp,
     tracking: list[Any],
     inbound: list[Any],
@@ -120,7 +120,7 @@ def test_one_flipped_bit_is_refused_and_not_emitted(
     assert (tracking, inbound) == ([], [])
 
 
-def test_a_wrong_sha256_signature_is_not_rescued_by_a_good_sha1_one(
+def test_a_wrong_sha256_signature_is_refused_despite_a_valid_sha1_one(
     make_app: MakeApp, tracking: list[Any]
 ) -> None:
     app, _ = make_app()
@@ -160,7 +160,7 @@ def test_no_signature_at_all_is_refused(make_app: MakeApp, tracking: list[Any]) 
 
 
 @pytest.mark.parametrize("key", [None, KEY1024_DKIM_RECORD], ids=["none", "another"])
-def test_without_the_key_postal_is_asked_to_come_again(
+def test_without_the_key_postal_is_made_to_retry(
     make_app: MakeApp, inbound: list[Any], key: str | None
 ) -> None:
     app, _ = make_app(POSTAL_WEBHOOK_KEY=key)
@@ -168,7 +168,7 @@ def test_without_the_key_postal_is_asked_to_come_again(
     assert inbound == []
 
 
-def test_a_receiver_that_raises_makes_postal_come_again_and_stops_no_other(
+def test_a_receiver_that_raises_makes_postal_retry_and_stops_no_other(
     make_app: MakeApp, tracking: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()

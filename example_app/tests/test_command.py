@@ -55,14 +55,14 @@ def test_a_busy_port_is_an_error_that_names_the_option(
     assert output == ""
 
 
-def test_a_port_that_can_not_be_is_refused(tmp_path: Path) -> None:
+def test_a_port_out_of_range_is_refused(tmp_path: Path) -> None:
     with command(tmp_path, "--port", "65536") as process:
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
     assert "argument --port: 65536 is not between 0 and 65535" in errors
 
 
-def test_only_trusted_names_are_answered(tmp_path: Path) -> None:
+def test_only_requests_to_trusted_hosts_are_served(tmp_path: Path) -> None:
     with command(
         tmp_path, "--port", "0", "--sandbox-port", "0", MAIL_DOMAIN="desk.example"
     ) as process:
@@ -90,7 +90,7 @@ def test_only_trusted_names_are_answered(tmp_path: Path) -> None:
     ],
     ids=["default", "empty", "given"],
 )
-def test_the_environment_names_trusted_hosts(
+def test_trusted_hosts_can_be_set_in_the_environment(
     make_app: MakeApp,
     monkeypatch: pytest.MonkeyPatch,
     environment: str | None,
@@ -104,7 +104,7 @@ def test_the_environment_names_trusted_hosts(
     assert trusted_hosts(app) == ["127.0.0.1", "localhost", *names]
 
 
-def test_the_help_tells_about_trusted_hosts(tmp_path: Path) -> None:
+def test_the_help_text_mentions_trusted_hosts(tmp_path: Path) -> None:
     with command(tmp_path, "--help") as process:
         output, _ = process.communicate(timeout=20)
     assert "environment variable TRUSTED_HOSTS" in output

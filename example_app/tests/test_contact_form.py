@@ -14,7 +14,7 @@ from flask_postal.sandbox import Sandbox, compose_mail
 from .test_helpdesk import write_to_us
 
 
-def tickets(app: Flask) -> int:
+def count_tickets(app: Flask) -> int:
     with app.app_context():
         return db.session.query(Ticket).count()
 
@@ -26,14 +26,16 @@ def field(page: str, name: str) -> str:
     return found[0]
 
 
-def test_the_address_has_a_field_for_addresses(client: FlaskClient) -> None:
+def test_the_address_field_has_the_email_type(client: FlaskClient) -> None:
     page = client.get("/").text
     assert 'type="email"' in field(page, "email")
     assert "aria-invalid" not in page
     assert "autofocus" not in page
 
 
-def test_wrong_fields_say_so_and_the_first_has_the_focus(client: FlaskClient) -> None:
+def test_invalid_fields_are_marked_and_the_first_gets_the_focus(
+    client: FlaskClient,
+) -> None:
     page = write_to_us(client, email="nobody", text="")
     for name in ("email", "text"):
         assert 'aria-invalid="true"' in field(page, name)
@@ -44,7 +46,7 @@ def test_wrong_fields_say_so_and_the_first_has_the_focus(client: FlaskClient) ->
     assert page.count("autofocus") == 1
 
 
-def test_one_address_gets_so_many_confirmations_in_an_hour(
+def test_confirmations_to_one_address_are_limited_per_hour(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
     for number in range(MAX_CONFIRMED):
@@ -54,11 +56,11 @@ def test_one_address_gets_so_many_confirmations_in_an_hour(
     assert "We have your message." in page
     assert "not confirmed by mail" in page
     assert len(postal_sandbox.messages) == MAX_CONFIRMED
-    assert tickets(app) == MAX_CONFIRMED + 1
+    assert count_tickets(app) == MAX_CONFIRMED + 1
     assert "We have sent a mail to" in write_to_us(client, email="bo@example.com")
 
 
-def test_the_form_and_mail_share_the_limit(
+def test_form_and_mail_share_the_limit_on_confirmations(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
     for number in range(MAX_CONFIRMED - 1):
@@ -70,4 +72,4 @@ def test_the_form_and_mail_share_the_limit(
         postal_sandbox.receive(mail, to="help@example.com", sender="ana@example.com")
     assert len(postal_sandbox.messages) == MAX_CONFIRMED
     assert "not confirmed by mail" in write_to_us(client)
-    assert tickets(app) == MAX_CONFIRMED + 3
+    assert count_tickets(app) == MAX_CONFIRMED + 3

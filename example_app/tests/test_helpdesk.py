@@ -71,7 +71,7 @@ def test_the_form_opens_a_ticket_and_confirms_it(
         {"email": "\u00e9@b.c"},
     ],
 )
-def test_a_form_that_can_not_be_answered_is_refused(
+def test_a_form_with_invalid_fields_is_refused(
     app: Flask,
     client: FlaskClient,
     postal_outbox: list[Message],
@@ -82,7 +82,7 @@ def test_a_form_that_can_not_be_answered_is_refused(
     assert count(app) == (0, 0)
 
 
-def test_a_conversation(
+def test_mail_in_both_directions_is_added_to_the_ticket(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
     write_to_us(client)
@@ -146,7 +146,7 @@ def test_a_mail_that_is_delivered_twice_is_stored_once(
         {"X-Autoreply": "yes"},
     ],
 )
-def test_machines_are_not_answered(
+def test_automatic_replies_get_no_confirmation(
     app: Flask,
     client: FlaskClient,
     postal_sandbox: Sandbox,
@@ -205,7 +205,7 @@ def test_the_html_of_mails_is_sanitised(
     assert "default-src 'none'" in policy
 
 
-def mail_in(sandbox: Sandbox, raw: bytes, sender: str | None = "z@e.net") -> int:
+def receive_mail(sandbox: Sandbox, raw: bytes, sender: str | None = "z@e.net") -> int:
     request = sandbox.receive(raw, to="help@example.com", sender=sender)
     return request.attempts[-1].status
 
@@ -221,12 +221,12 @@ def mail_in(sandbox: Sandbox, raw: bytes, sender: str | None = "z@e.net") -> int
         b"Subject: nobody",
     ],
 )
-def test_no_mail_is_too_odd_to_be_stored(
+def test_malformed_mail_is_stored(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox, head: bytes
 ) -> None:
     for number in (1, 2):
         raw = head + b"\r\nX-N: %d\r\n\r\nh\0i\xff" % number
-        assert mail_in(postal_sandbox, raw) == 200
+        assert receive_mail(postal_sandbox, raw) == 200
         assert client.get(f"/desk/ticket/{number}").status_code == 200
     assert count(app)[0] == 2
     with app.app_context():
@@ -236,10 +236,10 @@ def test_no_mail_is_too_odd_to_be_stored(
             assert len(entry.message_id or "") <= 500
 
 
-def test_what_stands_below_a_quote_stays(app: Flask, postal_sandbox: Sandbox) -> None:
+def test_text_below_a_quote_is_kept(app: Flask, postal_sandbox: Sandbox) -> None:
     quote = b"Hello,\r\n\r\nOn Mon, Ana wrote:\r\n> does it work?\r\n"
-    mail_in(postal_sandbox, b"From: z@e.net\r\n\r\n" + quote)
-    mail_in(postal_sandbox, b"From: z@e.net\r\n\r\n" + quote + b"No: 4711.")
+    receive_mail(postal_sandbox, b"From: z@e.net\r\n\r\n" + quote)
+    receive_mail(postal_sandbox, b"From: z@e.net\r\n\r\n" + quote + b"No: 4711.")
     assert texts(app, 1)[0] == "Hello,"
     assert texts(app, 2)[0].endswith("No: 4711.")
 
@@ -253,25 +253,25 @@ def test_what_stands_below_a_quote_stays(app: Flask, postal_sandbox: Sandbox) ->
         (b"From: z@e.net\r\nX-Auto-Response-Suppress: All", "z@e.net"),
     ],
 )
-def test_a_confirmation_that_could_come_back_is_not_sent(
+def test_mail_that_could_start_a_loop_gets_no_confirmation(
     app: Flask, postal_sandbox: Sandbox, head: bytes, sender: str | None
 ) -> None:
-    assert mail_in(postal_sandbox, head + b"\r\n\r\nHi", sender) == 200
+    assert receive_mail(postal_sandbox, head + b"\r\n\r\nHi", sender) == 200
     assert postal_sandbox.messages == []
     assert count(app) == (1, 1)
 
 
-def test_two_machines_do_not_write_to_each_other_for_ever(
+def test_confirmations_to_one_sender_are_limited(
     app: Flask, postal_sandbox: Sandbox
 ) -> None:
     for number in range(10):
-        mail_in(postal_sandbox, b"From: z@e.net\r\nX-N: %d\r\n\r\nHi" % number)
+        receive_mail(postal_sandbox, b"From: z@e.net\r\nX-N: %d\r\n\r\nHi" % number)
     assert count(app)[0] == 10
     assert len(postal_sandbox.messages) == 5
 
 
 @pytest.mark.parametrize("says_so", [True, False])
-def test_two_help_desks_that_write_to_each_other_stop(
+def test_a_mail_loop_between_two_help_desks_ends(
     app: Flask,
     make_app: MakeApp,
     tmp_path: Path,
@@ -307,13 +307,13 @@ def test_two_help_desks_that_write_to_each_other_stop(
     assert carried == (1 if says_so else 11)
 
 
-def test_html_that_is_too_much_or_nothing_is_not_shown(
+def test_the_text_is_shown_if_the_html_is_too_large_or_empty(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
     began = time.process_time()
     for html in ("<div>" * 100_000, "<body>\n<img src='x.png'>\n</body>"):
         mail = compose_mail("x", "ORDER4711", to="help@example.com", html=html)
-        assert mail_in(postal_sandbox, mail) == 200
+        assert receive_mail(postal_sandbox, mail) == 200
     assert time.process_time() - began < 3
     for number in (1, 2):
         page = client.get(f"/desk/ticket/{number}").text
@@ -337,22 +337,24 @@ def test_a_late_event_does_not_undo_a_bounce(
     assert "mail came back" not in client.get("/desk/ticket/1").text
 
 
-def test_answers_go_where_the_author_wants_them(
+def test_replies_go_to_the_reply_to_address(
     app: Flask, postal_sandbox: Sandbox
 ) -> None:
     head = b"From: form@site.example\r\nReply-To: Real <real@person.example>"
-    mail_in(postal_sandbox, head + b"\r\n\r\nHi", "form@site.example")
+    receive_mail(postal_sandbox, head + b"\r\n\r\nHi", "form@site.example")
     assert postal_sandbox.messages[0].recipient == "real@person.example"
 
 
-def test_an_empty_key_is_not_taken(make_app: MakeApp, tmp_path: Path) -> None:
+def test_an_empty_secret_key_file_is_refused(make_app: MakeApp, tmp_path: Path) -> None:
     (tmp_path / "secret_key").touch()
     with pytest.raises(RuntimeError, match="contains no key; delete it"):
         make_app()
 
 
 @pytest.mark.parametrize("page", ["ticket", "file"])
-def test_what_is_not_there_is_not_found(client: FlaskClient, page: str) -> None:
+def test_unknown_tickets_and_files_are_not_found(
+    client: FlaskClient, page: str
+) -> None:
     for number in ("7", "9" * 30):
         assert client.get(f"/desk/{page}/{number}").status_code == 404
 
@@ -363,7 +365,7 @@ def test_spam_is_dropped(app: Flask, postal_webhook: WebhookClient) -> None:
     assert count(app) == (0, 0)
 
 
-def test_a_mail_that_can_not_be_sent_loses_nothing(
+def test_a_failed_send_keeps_the_ticket_and_the_draft(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
     postal_sandbox.fault("502", times=2)
@@ -379,7 +381,7 @@ def test_a_mail_that_can_not_be_sent_loses_nothing(
     assert "My long answer</textarea>" in page
 
 
-def test_any_database_will_do(
+def test_the_database_can_be_set_in_the_environment(
     make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "elsewhere.sqlite"
@@ -389,7 +391,7 @@ def test_any_database_will_do(
     assert file.exists()
 
 
-def test_the_desk_has_a_door(make_app: MakeApp) -> None:
+def test_the_desk_is_closed_without_a_password(make_app: MakeApp) -> None:
     app = make_app(WTF_CSRF_ENABLED=False)
     client = app.test_client()
     assert client.get("/desk/").status_code == 403
@@ -400,7 +402,7 @@ def test_the_desk_has_a_door(make_app: MakeApp) -> None:
     assert client.get("/").status_code == 200
 
 
-def test_forms_have_csrf_protection_and_webhooks_do_not_mind(
+def test_csrf_protection_covers_forms_but_not_webhooks(
     make_app: MakeApp,
 ) -> None:
     app = make_app(DESK_OPEN=True)
@@ -409,7 +411,9 @@ def test_forms_have_csrf_protection_and_webhooks_do_not_mind(
         assert webhook.tracking("delivered").status_code == 200
 
 
-def test_addresses_are_right_after_a_restart(make_app: MakeApp, tmp_path: Path) -> None:
+def test_reply_addresses_stay_valid_after_a_restart(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
     addresses = []
     for _ in range(2):
         with make_app().app_context():

@@ -28,7 +28,7 @@ def test_forgetting_all_mails_is_confirmed_first(
     assert world.sandbox.messages == []
 
 
-def test_a_list_that_was_searched_offers_no_forgetting(
+def test_search_results_have_no_button_to_forget_all_mails(
     page: Page, world: World
 ) -> None:
     send(world, subject="An invoice")

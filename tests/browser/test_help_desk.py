@@ -20,7 +20,7 @@ from .conftest import (
 pytestmark = FILES_LEFT_OPEN
 
 
-def answer_by_mail(world: World, text: str, sender: str = "ana@example.com") -> None:
+def reply_by_mail(world: World, text: str, sender: str = "ana@example.com") -> None:
     """Have a mail come in that answers the first ticket."""
     with world.app.app_context():
         to = reply_address(db.session.get_one(Ticket, 1))
@@ -29,7 +29,7 @@ def answer_by_mail(world: World, text: str, sender: str = "ana@example.com") -> 
 
 
 @both_sizes
-def test_new_entries_of_a_ticket_appear_by_themselves(
+def test_new_entries_of_a_ticket_appear_without_a_reload(
     page: Page, world: World, size: Size
 ) -> None:
     write_to_us(page, world)
@@ -38,7 +38,7 @@ def test_new_entries_of_a_ticket_appear_by_themselves(
     expect(page.locator("#entries")).to_contain_text("delivered")
     page.fill("[name=text]", "I am writing")
     page.evaluate("getSelection().selectAllChildren(document.querySelector('pre'))")
-    answer_by_mail(world, "It burns now.")
+    reply_by_mail(world, "It burns now.")
     entry = page.locator("article.theirs.new")
     expect(entry).to_contain_text("It burns now.")
     expect(page.locator("#entries article")).to_have_count(3)
@@ -52,20 +52,18 @@ def test_new_entries_of_a_ticket_appear_by_themselves(
     expect(page.locator("#news")).to_be_hidden()
 
 
-def test_a_closed_ticket_that_is_answered_opens_by_itself(
-    page: Page, world: World
-) -> None:
+def test_a_reply_reopens_a_closed_ticket(page: Page, world: World) -> None:
     write_to_us(page, world)
     page.goto(f"{world.url}/desk/ticket/1")
     page.click("#close")
     expect(page.locator("#close")).to_have_text("Open it again")
-    answer_by_mail(world, "Not yet.")
+    reply_by_mail(world, "Not yet.")
     expect(page.locator("#close")).to_have_text("Close the ticket")
     expect(page.locator("#contact")).to_contain_text("open")
 
 
 @both_sizes
-def test_the_first_wrong_field_has_the_focus(
+def test_the_first_invalid_field_gets_the_focus(
     page: Page, world: World, size: Size
 ) -> None:
     write_to_us(page, world, email="nobody", text="")

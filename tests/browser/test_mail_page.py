@@ -13,7 +13,7 @@ pytestmark = FILES_LEFT_OPEN
 
 
 @both_sizes
-def test_a_reply_takes_several_files(
+def test_a_reply_may_have_several_files(
     page: Page, world: World, tmp_path: Path, size: Size
 ) -> None:
     number = send(world)
@@ -66,9 +66,7 @@ def test_a_mail_and_its_bounce_link_to_each_other(
     expect(page.locator("h1")).to_have_text("To nobody")
 
 
-def test_a_bounce_names_a_mail_that_is_gone_without_a_link(
-    page: Page, world: World
-) -> None:
+def test_a_bounce_does_not_link_to_a_forgotten_mail(page: Page, world: World) -> None:
     number = send(world)
     world.sandbox.trigger("bounced", to="ana@example.com")
     world.sandbox.store._forget(number)
@@ -80,7 +78,7 @@ def test_a_bounce_names_a_mail_that_is_gone_without_a_link(
 
 
 @both_sizes
-def test_the_html_is_shown_as_wide_as_on_a_phone_or_a_desktop(
+def test_the_html_can_be_shown_in_phone_and_desktop_width(
     page: Page, world: World, size: Size
 ) -> None:
     page.goto(f"{world.sandbox.url}/mail/{send(world)}")
@@ -110,7 +108,7 @@ def test_the_html_is_shown_as_wide_as_on_a_phone_or_a_desktop(
     ],
     ids=["mail", "edit", "too large", "request"],
 )
-def test_an_unknown_number_is_a_page_with_a_way_back(
+def test_an_unknown_number_shows_a_page_with_a_link_back(
     page: Page, world: World, size: Size, path: str, shown: str
 ) -> None:
     send(world, subject="Still here")

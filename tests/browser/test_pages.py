@@ -30,7 +30,7 @@ pytestmark = FILES_LEFT_OPEN
 
 
 @both_sizes
-def test_a_ticket_from_the_form_to_the_answer(
+def test_a_ticket_from_the_form_to_the_reply(
     page: Page, world: World, size: Size
 ) -> None:
     write_to_us(page, world)
@@ -77,7 +77,7 @@ def test_a_bounce_marks_the_contact(page: Page, world: World) -> None:
     expect(page.locator("#entries")).to_contain_text("bounced")
 
 
-def test_the_form_tells_what_is_missing(page: Page, world: World) -> None:
+def test_the_form_shows_what_is_invalid(page: Page, world: World) -> None:
     write_to_us(page, world, email="nobody", text="")
     expect(page.locator(".error").first).to_contain_text("Is this your address?")
     expect(page.locator("[name=subject]")).to_have_value("The printer prints nothing")
@@ -115,7 +115,7 @@ def test_every_event_has_a_button(
 
 
 @both_sizes
-def test_the_list_is_live_and_can_be_searched(
+def test_the_list_updates_itself_and_can_be_searched(
     page: Page, world: World, size: Size
 ) -> None:
     page.goto(world.sandbox.url)
@@ -144,7 +144,7 @@ def test_the_list_is_live_and_can_be_searched(
     expect(page.locator("#list")).to_contain_text("No mails yet")
 
 
-def test_a_mail_can_be_looked_at_from_all_sides(page: Page, world: World) -> None:
+def test_a_mail_can_be_viewed_and_downloaded(page: Page, world: World) -> None:
     raw = compose_mail(
         "Zwölf",
         "plain text",
@@ -172,7 +172,7 @@ def test_a_mail_can_be_looked_at_from_all_sides(page: Page, world: World) -> Non
     assert Path(download.value.path()).read_bytes() == b"a note"
 
 
-def test_send_again_and_edit(page: Page, world: World) -> None:
+def test_a_mail_can_be_sent_again_and_edited(page: Page, world: World) -> None:
     number = send(world, subject="First")
     page.goto(f"{world.sandbox.url}/mail/{number}")
     page.click("#resend")
@@ -188,14 +188,14 @@ def test_send_again_and_edit(page: Page, world: World) -> None:
 
 
 @both_sizes
-def test_the_form_for_mail_fits(page: Page, world: World, size: Size) -> None:
+def test_the_compose_form_fits_the_window(page: Page, world: World, size: Size) -> None:
     for path in ("/compose", f"/mail/{send(world)}/edit"):
         page.goto(world.sandbox.url + path)
         no_sideways(page)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_mail_comes_in(
+def test_inbound_mail_can_be_composed(
     page: Page, world: World, format_: str, tmp_path: Path
 ) -> None:
     page.goto(f"{world.sandbox.url}/compose")
@@ -218,7 +218,7 @@ def test_a_mail_comes_in(
     expect(page.locator(".files")).to_contain_text("why.txt")
 
 
-def test_a_file_is_dropped_and_spam_is_marked(
+def test_an_eml_file_can_be_received_as_spam(
     page: Page, world: World, tmp_path: Path
 ) -> None:
     file = tmp_path / "mail.eml"
@@ -231,7 +231,7 @@ def test_a_file_is_dropped_and_spam_is_marked(
     expect(page.locator("#timeline")).to_contain_text("Postal drops this mail")
 
 
-def test_a_dropped_file_is_taken(page: Page, world: World) -> None:
+def test_an_eml_file_can_be_dropped_on_the_form(page: Page, world: World) -> None:
     page.goto(f"{world.sandbox.url}/compose")
     raw = compose_mail("Dropped", "x", to="help@example.com").decode()
     page.evaluate(
@@ -249,7 +249,7 @@ def test_a_dropped_file_is_taken(page: Page, world: World) -> None:
 
 
 @both_sizes
-def test_the_panels_of_the_server(page: Page, world: World, size: Size) -> None:
+def test_the_buttons_of_the_server_page(page: Page, world: World, size: Size) -> None:
     page.goto(f"{world.sandbox.url}/server")
     no_sideways(page)
     shoot(page, "sandbox-server", size)
@@ -289,7 +289,7 @@ XSS = [
 ]
 
 
-def test_no_field_of_a_mail_runs_anything(page: Page, world: World) -> None:
+def test_no_field_of_a_mail_runs_scripts(page: Page, world: World) -> None:
     for number, evil in enumerate(XSS):
         name = evil.replace("\r", "").replace("\n", "")
         quoted = name.replace("\\", "").replace('"', "'")

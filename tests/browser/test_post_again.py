@@ -12,7 +12,9 @@ pytestmark = FILES_LEFT_OPEN
 
 
 @both_sizes
-def test_the_answer_shows_at_the_request(page: Page, world: World, size: Size) -> None:
+def test_the_response_is_shown_next_to_the_request(
+    page: Page, world: World, size: Size
+) -> None:
     number = send(world)
     for name in ("delivered", "opened", "clicked", "deferred"):
         world.sandbox.trigger(name, to="ana@example.com")
@@ -36,7 +38,7 @@ def test_the_answer_shows_at_the_request(page: Page, world: World, size: Size) -
     expect(notice).to_be_visible()
 
 
-def test_a_failure_shows_at_the_request(page: Page, world: World) -> None:
+def test_a_failure_is_shown_next_to_the_request(page: Page, world: World) -> None:
     world.sandbox.trigger("delivered", to="ana@example.com")
     world.sandbox.tracking_url = f"{world.url}/nowhere"
     world.sandbox.trigger("opened", to="ana@example.com")
@@ -47,7 +49,9 @@ def test_a_failure_shows_at_the_request(page: Page, world: World) -> None:
     expect(request.get_by_role("status")).to_contain_text("404")
 
 
-def test_a_request_about_no_mail_stays_on_its_page(page: Page, world: World) -> None:
+def test_posting_a_server_event_again_stays_on_its_page(
+    page: Page, world: World
+) -> None:
     world.sandbox.trigger("DomainDNSError")
     page.goto(f"{world.sandbox.url}/server")
     request = page.locator(".request", has_text="DomainDNSError")
@@ -58,7 +62,7 @@ def test_a_request_about_no_mail_stays_on_its_page(page: Page, world: World) -> 
     expect(notice).to_be_in_viewport()
 
 
-def test_a_mail_that_is_posted_again_shows_the_new_answer(
+def test_posting_inbound_mail_again_shows_the_new_response(
     page: Page, world: World
 ) -> None:
     inbound = world.sandbox.inbound_url
