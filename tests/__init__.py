@@ -1,3 +1,3 @@
-"""The tests: a list of promises, kept by running them."""
+"""Tests of Flask-Postal: each name states what the package promises."""
 
 from __future__ import annotations

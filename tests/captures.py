@@ -20,7 +20,7 @@ KEY1024_DKIM_RECORD = (CAPTURES / "key1024-default-dkim-record.txt").read_text()
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One signed request, byte for byte."""
+    """One recorded request with its signature, byte for byte."""
 
     path: str
     headers: dict[str, str]
@@ -34,7 +34,7 @@ class Recorded:
         return cls(about["path"], about["headers"], body)
 
     def without(self, *names: str) -> dict[str, str]:
-        """The headers, but for some."""
+        """Return the headers except for some."""
         dropped = {name.lower() for name in names}
         return {k: v for k, v in self.headers.items() if k.lower() not in dropped}
 
@@ -50,7 +50,7 @@ class Recorded:
 
 
 def api_capture(name: str) -> dict[str, Any]:
-    """Load a request to the API and its answer."""
+    """Load a request to the API and its response."""
     content: dict[str, Any] = json.loads(
         (CAPTURES / "api" / f"{name}.json").read_text()
     )

@@ -23,7 +23,7 @@ Listen = Callable[[Signal], list[Any]]
 def pytest_runtest_makereport() -> Generator[
     None, pytest.TestReport, pytest.TestReport
 ]:
-    """Look for the planted secret in all that a test printed or logged."""
+    """Fail a test that has printed or logged the planted secret."""
     report = yield
     if any(SECRET in content for _, content in report.sections):
         report.outcome = "failed"
@@ -33,7 +33,7 @@ def pytest_runtest_makereport() -> Generator[
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the proxies of the machine that runs the tests out of the way."""
+    """Ignore the proxy settings of the machine that runs the tests."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -41,7 +41,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_app() -> MakeApp:
-    """Make an app with a Postal and its webhooks, from settings."""
+    """Return a function that makes an app with Postal's webhooks from settings."""
 
     def make(**settings: Any) -> tuple[Flask, Postal]:
         app = Flask("tests")
@@ -56,7 +56,7 @@ def make_app() -> MakeApp:
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """Collect what a signal is sent with, until the test ends."""
+    """Return a function that collects the events of a signal until the test ends."""
     connected: list[tuple[Signal, Any]] = []
 
     def connect(signal: Signal) -> list[Any]:
@@ -88,12 +88,12 @@ def inbound(listen: Listen) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def signing_key() -> SigningKey:
-    """A key of our own; making one takes a while."""
+    """A private key to sign with, shared because generating one is slow."""
     return SigningKey.generate()
 
 
 @pytest.fixture
 def sandbox(signing_key: SigningKey) -> Iterator[Sandbox]:
-    """A Postal on loopback."""
+    """A running sandbox."""
     with Sandbox(key=signing_key) as running:
         yield running

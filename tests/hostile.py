@@ -1,12 +1,12 @@
-"""Mails that mean harm, of any size, and what reading them costs.
+"""Malicious mails of any size, and the cost of reading them.
 
-Run it to get the table of docs/performance.md::
+Run it to print the table of docs/performance.md::
 
     python -m tests.hostile > docs/hostile-table.md    # 10 MB each
     python -m tests.hostile 32                         # MB each
 
-Each shape is read in a process of its own, twice: all attributes of
-:class:`.InboundMessage`, from the body of a request as Postal writes it.
+Each shape is measured in a separate process: all attributes of
+:class:`.InboundMessage` are read, from the body of a request as Postal writes it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _usual(size: int) -> bytes:
     )
 
 
-#: What it is -> the mail, about as large as asked for.
+#: The name of each shape, and a function that makes such a mail of about a size.
 SHAPES: dict[str, Callable[[int], bytes]] = {
     "a file, as usual": _usual,
     "a text, as usual": _text(b"utf-8", "Grüße aus Köln, und mehr davon\r\n".encode()),
@@ -173,7 +173,7 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
 
 
 def body_of(raw: bytes) -> bytes:
-    """The body of a request, as Postal writes it."""
+    """Return the body of a webhook request with this mail, as Postal writes it."""
     lines = base64.b64encode(raw)
     text = b"".join(lines[at : at + 60] + b"\\n" for at in range(0, len(lines), 60))
     return (
@@ -189,7 +189,7 @@ def _measure(name: str, size: int) -> None:
     read_all(parse_inbound(body_of(_usual(20_000))).message)  # imports, tables
     length = len(raw)
     del raw
-    # What making the mail has taken does not count, and what reading it takes does.
+    # Reset the peak, so that it counts reading the mail and not making it.
     with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
     before, began = _peak_of_process(), time.process_time()

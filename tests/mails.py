@@ -1,4 +1,4 @@
-"""Prepares messages for tests, and reads what would go over the wire."""
+"""Prepares messages for tests, and parses what would be sent to Postal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flask_postal.settings import Settings
 
 
 def message(**changes: Any) -> Message:
-    """A message that can be sent, but for the changes."""
+    """Return a valid message with some fields changed."""
     return Message(
         **{
             "subject": "Hi",
@@ -40,7 +40,7 @@ def prepared(source: Message | None = None, **config: Any) -> Prepared:
 
 
 def wire(source: Message | None = None, **config: Any) -> dict[str, Any]:
-    """The JSON that would go over the wire."""
+    """Return the JSON that would be sent to Postal."""
     body = prepared(source, **config).body
     data = b"".join(body.pieces())
     assert len(data) == body.length
@@ -49,13 +49,13 @@ def wire(source: Message | None = None, **config: Any) -> dict[str, Any]:
 
 
 def raw(source: Message, **config: Any) -> bytes:
-    """The mail that would go to send/raw."""
+    """Return the mail that would be sent to send/raw."""
     assert prepared(source, **config).endpoint == "send/raw"
     return base64.b64decode(wire(source, **config)["data"], validate=True)
 
 
 def parse(data: bytes) -> EmailMessage:
-    """Read a mail as a mail program does, which must find nothing to complain about."""
+    """Parse a mail as a mail program does, and check that it has no defects."""
     mail = email.message_from_bytes(data, policy=email.policy.default)
     assert isinstance(mail, EmailMessage)
     for part in mail.walk():
@@ -64,15 +64,15 @@ def parse(data: bytes) -> EmailMessage:
 
 
 def text_of(part: Any) -> str:
-    """The text of a part, its line ends as in Python, without the last."""
+    """Return the text of a part with LF line ends, without the last ones."""
     return str(part.get_content()).replace("\r\n", "\n").rstrip("\n")
 
 
 def headers_of(data: bytes, name: str) -> list[str]:
-    """The values of a header, unfolded and decoded by RFC 2047.
+    """Return the values of a header, unfolded and decoded by RFC 2047.
 
-    By the older parts of the standard library: the newer ones of Python 3.11.7 put a
-    blank between encoded words of a name.
+    This uses the older API of the standard library, because the newer one of Python
+    3.11.7 inserts a space between the encoded words of a name.
     """
     mail = email.message_from_bytes(data, policy=email.policy.compat32)
     values = [re.sub(r"\r?\n(?=[ \t])", "", text) for text in mail.get_all(name, [])]
@@ -80,7 +80,7 @@ def headers_of(data: bytes, name: str) -> list[str]:
 
 
 def shape(part: Any) -> Any:
-    """The structure of a mail: nested lists of media types."""
+    """Return the structure of a mail as nested lists of media types."""
     if part.get_content_type() == "message/rfc822" or not part.is_multipart():
         return part.get_content_type()
     subtype = part.get_content_subtype()

@@ -1,4 +1,4 @@
-"""Servers in processes of their own."""
+"""Runs servers in separate processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
 def running(
     command: list[str], port: int, **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a server on a port of loopback for the length of a block."""
+    """Run a server on a loopback port inside a ``with`` block."""
     process = subprocess.Popen(
         command,
         env={**os.environ, **environment},
@@ -52,7 +52,7 @@ def running(
 
 @contextlib.contextmanager
 def gunicorn(app: str, *arguments: str, **environment: str) -> Iterator[str]:
-    """Serve an app with gunicorn."""
+    """Serve an app with gunicorn inside a ``with`` block."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}"]
     with running([*command, *arguments, app], port, **environment):
@@ -60,7 +60,7 @@ def gunicorn(app: str, *arguments: str, **environment: str) -> Iterator[str]:
 
 
 def needed(program: str) -> str:
-    """Return the path of a program; a test that can't have it is skipped, but in CI."""
+    """Return the path of a program; if it is missing, skip the test, or fail in CI."""
     path = shutil.which(program)
     if path is None:
         if os.environ.get("FLASK_POSTAL_CI"):

@@ -1,4 +1,4 @@
-"""The planted secret: an API key that must turn up nowhere."""
+"""The planted secret: an API key that must not appear in any log, output or error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECRET = "planted-Secret-5f3e9c"
 
 
 def everything_about(error: BaseException) -> str:
-    """All that a log, a debugger or an error tracker could show of an error."""
+    """Return all text that a log, debugger or error tracker could show of an error."""
     seen = []
     todo: list[BaseException | None] = [error]
     while todo:

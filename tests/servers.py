@@ -1,4 +1,4 @@
-"""Servers on loopback that do to a client whatever a network can do."""
+"""Servers on loopback that fail in all the ways a network can fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 @dataclass
 class Request:
-    """What the server has read of a request."""
+    """A request, as far as the server has read it."""
 
     head: str
     body: bytes
@@ -88,7 +88,7 @@ class Exchange:
 
 
 def success(request: Request) -> bytes:
-    """Postal's answer to a good request."""
+    """Return Postal's response to a valid request."""
     content = request.json
     recipients = content.get("rcpt_to") or [
         address for name in ("to", "cc", "bcc") for address in content.get(name, [])
@@ -148,23 +148,23 @@ def truncate(exchange: Exchange) -> bool:
 
 
 def accept_and_close(exchange: Exchange) -> bool:
-    """Answer as if the connection stayed open, and close it."""
+    """Respond as if the connection stayed open, and close it."""
     accept(exchange)
     return False
 
 
 @dataclass
 class Loopback:
-    """A server of a few acts: one for each request, the last for all that follow."""
+    """A server that runs one act per request, and the last for all later requests."""
 
     acts: list[Act]
     tls: ssl.SSLContext | None = None
-    #: Connections that are reset before the TLS handshake.
+    #: How many connections are reset before the TLS handshake.
     reset_first: int = 0
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
-    #: Set once a connection has been closed by us.
+    #: Set once the server has closed a connection.
     closed: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class Loopback:
 
     @property
     def bodies(self) -> list[Request]:
-        """The requests that came whole."""
+        """The requests that arrived completely."""
         return [request for request in self.requests if request.whole]
 
     def serve(self) -> None:
@@ -209,7 +209,7 @@ class Loopback:
                 self._exchanges(connection)
             self.closed.set()
         except OSError:
-            pass  # the client has gone, which is its business
+            pass  # the client may close the connection at any time
 
     def _exchanges(self, connection: socket.socket) -> None:
         stays = True
@@ -223,14 +223,14 @@ class Loopback:
 
     def stop(self) -> None:
         self.stopping.set()
-        with suppress(OSError):  # wake it up
+        with suppress(OSError):  # wakes up accept()
             socket.create_connection(("127.0.0.1", self.port), 1).close()
         self._listener.close()
 
 
 @contextmanager
 def loopback(*acts: Act, **options: Any) -> Iterator[Loopback]:
-    """Run a server for the length of a block."""
+    """Run a server inside a ``with`` block."""
     server = Loopback(list(acts or (accept,)), **options)
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -242,7 +242,7 @@ def loopback(*acts: Act, **options: Any) -> Iterator[Loopback]:
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, str]:
-    """Make a certificate for 127.0.0.1: the server's context, and a CA bundle."""
+    """Make a certificate for 127.0.0.1; return the server's context and a CA bundle."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "postal.test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -279,7 +279,7 @@ def self_signed(folder: Path) -> tuple[ssl.SSLContext, str]:
 
 
 def refusing() -> str:
-    """The URL of a port on which nobody listens, and nobody else can."""
+    """Return the URL of a port that is reserved for us, and on which nobody listens."""
     if not _TAKEN:
         taken = socket.socket()
         taken.bind(("127.0.0.1", 0))

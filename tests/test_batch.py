@@ -246,7 +246,7 @@ def test_concurrency_is_at_least_one(
         testing[1].send_many([], concurrency=concurrency)
 
 
-# ---- one private mail per recipient
+# ---- send_batch: one private message per recipient
 
 
 def test_a_batch_is_one_private_mail_per_recipient(

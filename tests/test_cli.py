@@ -1,4 +1,4 @@
-"""``flask postal check`` and ``keys``: each trap found, and only where it is."""
+"""``flask postal check`` and ``keys``: every problem is reported, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .servers import answering, loopback, refusing
 
 
 def receiver(app: Flask, **extra: Any) -> None:
-    """Hear everything."""
+    """Accept every event."""
 
 
 def good(sandbox: Sandbox, **config: Any) -> Flask:
-    """An app in which nothing is wrong."""
+    """Return an app that is configured correctly."""
     app = Flask("good")
     app.config.update(
         sandbox.settings(),
@@ -47,7 +47,7 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
 
 def test_a_correctly_configured_app_passes(sandbox: Sandbox) -> None:
     code, output = run(good(sandbox), "check")
-    # All but that this is a sandbox, and no `flask --debug`.
+    # The sandbox is the only warning; it is one because `flask --debug` is off.
     assert "warning  this is a sandbox: no mail reaches anybody" in output
     assert (code, output.count("error"), output.count("warning")) == (0, 0, 1), output
     assert f"{sandbox.url} takes the API key" in output
@@ -100,10 +100,6 @@ def limited_but_not_postal(app: Flask) -> None:
     limiter = Limiter(get_remote_address, app=app, default_limits=["5 per day"])
     blueprint: Any = app.blueprints["postal"]
     limiter.exempt(blueprint)
-
-
-def nothing(app: Flask) -> None:
-    """Change nothing."""
 
 
 def config(**values: Any) -> Callable[[Flask], None]:
@@ -293,7 +289,7 @@ def test_a_sandbox_that_is_not_running_is_reported(sandbox: Sandbox) -> None:
 
 
 class Gone:
-    """A cache whose server is not there."""
+    """A cache whose server can't be reached."""
 
     def add(self, *arguments: Any) -> Any:
         raise ConnectionError("redis://u:geheim@10.0.0.1")
@@ -302,7 +298,7 @@ class Gone:
 
 
 class Working(dict[str, Any]):
-    """The least that a cache can do."""
+    """A cache with the few methods that are needed."""
 
     def add(self, key: str, value: Any, timeout: float) -> bool:
         return self.setdefault(key, value) is value

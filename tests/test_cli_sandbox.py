@@ -1,4 +1,4 @@
-"""The commands of the sandbox, as they are typed."""
+"""The sandbox's commands of ``flask postal``."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ app.register_blueprint(postal.blueprint)
 
 
 def test_the_sandbox_runs_as_a_command(tmp_path: Path) -> None:
-    """And its settings are still right when it is started again."""
+    """The settings that it prints stay the same after a restart."""
     (tmp_path / "app.py").write_text(APP.format(folder=str(tmp_path / "instance")))
     command = [sys.executable, "-m", "flask", "postal", "sandbox"]
     printed = []

@@ -1,4 +1,4 @@
-"""Receivers, and what they have done before."""
+"""Dispatching events to receivers, and recognising duplicates."""
 
 from __future__ import annotations
 
@@ -389,7 +389,7 @@ def test_a_broken_cache_never_loses_an_event(
 def test_a_cache_that_fails_slowly_is_asked_only_once(
     app: Flask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Postal gives five seconds; and a password in the cache's URL is not logged."""
+    """Postal waits five seconds. The password in the cache's URL is not logged."""
     asked = []
 
     class Unreachable:

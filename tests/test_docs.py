@@ -1,4 +1,4 @@
-"""README and docs: every block of Python runs, and the commands are as promised."""
+"""README and docs: all Python code blocks run, and the commands work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .processes import free_port, wait_for
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-#: Their blocks are the files of a project; how many tests it has.
+#: Pages whose code blocks are the files of a project, and its number of tests.
 PROJECTS = {"testing.md": 6, "registration-to-invoice.md": 4}
 WITH_CODE = [
     page
@@ -75,7 +75,7 @@ def test_the_project_of_a_page_passes_its_tests(
 
 
 def test_the_quick_start_leads_to_an_event(tmp_path: Path) -> None:
-    """Its app and its commands, on free ports."""
+    """Run the app and the commands of the page, on free ports."""
     text = (ROOT / "docs" / "quickstart.md").read_text()
     block = BLOCK.search(text)
     assert block

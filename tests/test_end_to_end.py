@@ -33,7 +33,7 @@ EXPECTED = {
 
 
 class World:
-    """The sandbox, the app, and what the app wrote down."""
+    """The sandbox, the app, and the log of what the app received."""
 
     def __init__(self, sandbox: Sandbox, url: str, log: Path) -> None:
         self.sandbox = sandbox
@@ -95,7 +95,7 @@ def test_the_events_of_every_scenario_arrive(world: World) -> None:
 
 
 def test_a_reply_reaches_the_app(world: World) -> None:
-    """A mail with an inline image, and its reply."""
+    """The original message has an inline image."""
     world.send("ana@example.com", inline="1")
     (mail,) = world.sandbox.messages
     assert [*mail.content.inlines]

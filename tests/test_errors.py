@@ -1,4 +1,4 @@
-"""Postal's recorded answers, odd answers, and a secret that never shows."""
+"""Errors for recorded and unexpected responses; none may contain the API key."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ACCEPTED = [
 
 
 def answer_of(name: str) -> Any:
-    """Answer as Postal was recorded to."""
+    """Return an act that responds as Postal did in a recording."""
     response = api_capture(name)["response"]
     body = response["body_raw"].replace("nope", SECRET).encode()
     return answering(f"{response['http_status']} Recorded", body)

@@ -1,4 +1,4 @@
-"""Every recorded event, and bodies that a real Postal never wrote."""
+"""Parsing of recorded events, and of bodies that a real Postal would never send."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_no_payload_makes_the_parser_raise(
 def test_a_mutated_body_is_always_refused(
     signing_key: SigningKey, data: st.DataObject
 ) -> None:
-    """10,000 mutated requests: nothing unsigned gets in, nothing unexpected out."""
+    """10,000 mutated requests get an expected status, and none reaches a receiver."""
     app, seen = _fuzzed(signing_key)
     for recorded in (
         Recorded.load("webhooks/MessageSent"),

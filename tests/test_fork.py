@@ -1,4 +1,4 @@
-"""Under gunicorn --preload the workers inherit the master's open connection."""
+"""With gunicorn --preload, the workers inherit the master's open connection."""
 
 from __future__ import annotations
 

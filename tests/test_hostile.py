@@ -1,4 +1,4 @@
-"""No mail stops an app: work and memory are counted, for each shape of
+"""The work and memory that reading a mail takes are bounded, for each shape of
 :mod:`tests.hostile`."""
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from flask_postal.webhooks.mail.message import InboundMessage
 
 from .hostile import MB, SHAPES, body_of, read_all
 
-#: Calls, and returns from calls, that a mail of 2 MB may take; a second for 10 MB
-#: would be some 5 million.
+#: How many calls and returns reading a mail of 2 MB may take. One second for a mail of
+#: 10 MB would allow some 5 million.
 MAX_CALLS = 1_300_000
 
 
@@ -25,7 +25,7 @@ def message(shape: str, size: int) -> InboundMessage:
 
 
 def count_calls(shape: str, size: int) -> int:
-    """Count the calls of Python and C functions that reading all of a mail takes."""
+    """Count the function calls, in Python and C, that reading a whole mail takes."""
     mail, count = message(shape, size), 0
 
     def counting(frame: FrameType, event: str, argument: Any) -> None:
@@ -43,7 +43,7 @@ def count_calls(shape: str, size: int) -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def load_charsets() -> None:
-    """Fill the tables of charsets."""
+    """Load the charsets' tables first, so that they are not counted."""
     for shape in SHAPES:
         read_all(message(shape, 1000))
 

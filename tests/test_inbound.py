@@ -1,4 +1,4 @@
-"""Mail that comes in: the four formats, and mail that means harm."""
+"""Inbound mail: the four formats, and malicious mail."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mail(raw: bytes, **more: Any) -> InboundMessage:
 
 
 def read_all(message: InboundMessage) -> dict[str, Any]:
-    """Read all there is; nothing may raise, and UTF-8 must take it."""
+    """Read all attributes; none may raise, and all must be encodable as UTF-8."""
     values = {name: getattr(message, name) for name in ACCESSORS}
     for attachment in values["attachments"]:
         assert attachment.safe_filename
@@ -153,7 +153,7 @@ def test_images_in_the_html_are_inlines_not_attachments() -> None:
     assert message.inlines["a"].content == b"PNG"
 
 
-# ---- spam: only what stands above the first Received header
+# ---- spam: only headers above the first Received header count
 
 SPAM = b"X-Postal-Spam: yes\nX-Postal-Spam-Score: 9.5\n"
 CLEAN = b"X-Postal-Spam: no\nX-Postal-Spam-Score: 0.5\n"
@@ -210,7 +210,7 @@ def test_bounces_are_recognised(raw: bytes, null_sender: bool, bounce: bool) -> 
     assert mail(raw + b"\n\nx", null_sender=null_sender).is_bounce is bounce
 
 
-# ---- hostile mail
+# ---- malicious mail
 
 
 def nested(depth: int) -> bytes:
@@ -299,7 +299,7 @@ def test_undeclared_8_bit_text_is_decoded() -> None:
         ("plain", "plain"),
         ("=?utf-8?q?Gr=C3=BC=C3=9Fe?=", "Grüße"),
         ("Re: =?iso-8859-1?q?Gr=FC=DFe?= you", "Re: Grüße you"),
-        ("=?utf-8?b?R3LDvMM=?= =?utf-8?b?n2U=?=", "Grüße"),  # divided in a character
+        ("=?utf-8?b?R3LDvMM=?= =?utf-8?b?n2U=?=", "Grüße"),  # split within a character
         ("=?utf-8?q?a?=\r\n =?utf-8?q?b?=", "ab"),
         ("=?utf-8?q?a?= b =?utf-8?q?c?=", "a b c"),
         ("\\u0041 =?utf-8?q?x?=", "\\u0041 x"),
@@ -467,7 +467,7 @@ def test_a_large_mail_is_accepted(
 
 
 def postal_body(raw: bytes, **fields: Any) -> bytes:
-    """A body as Postal writes it: base64 in lines of 60 characters."""
+    """Return a body as Postal writes it, with base64 in lines of 60 characters."""
     text = base64.b64encode(raw).decode()
     lines = [text[at : at + 60] + "\n" for at in range(0, len(text), 60)]
     content = {
@@ -536,7 +536,7 @@ def test_base64_in_lines_of_any_length_is_read() -> None:
 
 
 def body_of(raw: bytes, spoil: Any = None) -> bytes:
-    """A body as Postal writes it, with its 40th line spoiled."""
+    """Return a body as Postal writes it, with the 40th line changed by ``spoil``."""
     text = base64.b64encode(raw).decode()
     lines = [text[at : at + 60] for at in range(0, len(text), 60)]
     if spoil is not None:
@@ -601,7 +601,7 @@ def test_malicious_mails_are_read_in_limited_time(raw: bytes) -> None:
 
 
 def test_a_long_thread_with_a_large_file_is_read_completely() -> None:
-    """Forwarded mails in forwarded mails, which only the parser can take apart."""
+    """All attached mails are found, though each is a multipart itself."""
     file = base64.encodebytes(bytes(3_000_000)).replace(b"\n", b"\r\n")
     raw = (
         b"Content-Type: multipart/mixed; boundary=b0\r\n\r\n--b0\r\n"

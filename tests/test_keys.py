@@ -1,4 +1,4 @@
-"""Whose signature counts: keys in every form, discovered and rotated."""
+"""Webhook keys: their formats, discovery and rotation, and checking signatures."""
 
 from __future__ import annotations
 
@@ -155,6 +155,7 @@ S256, S1, K = "X-Postal-Signature-256", "X-Postal-Signature", "X-Postal-Signatur
 
 
 def big(signature: str, add: int) -> str:
+    """Return the signature plus a number, as an integer of one byte more."""
     import base64
 
     number = int.from_bytes(base64.b64decode(signature), "big") + add
@@ -215,7 +216,7 @@ def test_require_sha256_refuses_requests_with_sha1_only(make_app: MakeApp) -> No
 
 
 class Server:
-    """A jwks.json and a clock, both under control."""
+    """A fake jwks.json and clock that the test controls."""
 
     def __init__(self, *keys: SigningKey) -> None:
         self.keys = list(keys)
@@ -247,6 +248,7 @@ def two() -> SigningKey:
 
 
 def settle(server: Server, fetches: int) -> None:
+    """Wait until so many fetches have been made, and check that it's no more."""
     deadline = time.monotonic() + 5
     while server.fetches < fetches and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -457,7 +459,7 @@ def test_keys_without_a_secret_are_warned_about_at_init_app(
     assert caplog.text.count("POSTAL_WEBHOOK_SECRET is not set") == 1
 
 
-# ---- a whole exchange takes two seconds, and a fetch that hangs holds up nobody
+# ---- a fetch takes two seconds at most, and one that hangs blocks nobody
 
 
 def byte_by_byte(exchange: Any) -> bool:
@@ -530,7 +532,7 @@ def test_a_fetch_that_hangs_is_given_up_after_five_seconds() -> None:
 
 def test_a_fetch_of_another_process_is_ignored() -> None:
     keys = DiscoveredKeys(lambda: json.dumps(JWKS).encode(), lambda: 1000.0)
-    # As after a fork in the middle of a fetch: the thread has stayed with the parent.
+    # As after a fork during a fetch: only the parent has the thread that fetches.
     keys._attempt = _Attempt(1000.0, process=-1)
     lock = keys._locks.setdefault(-1, threading.Lock())
     with lock:

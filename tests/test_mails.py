@@ -1,4 +1,4 @@
-"""Small mails, one for each rule of how mail that came in is read."""
+"""Small mails, one for each rule of reading inbound mail."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load(name: str, *, null_sender: bool = False) -> InboundMessage:
 
 
 EXPECTED: dict[str, dict[str, Any]] = {
-    # Who wrote it, and to whom.
+    # The author and the recipients.
     "from-name-is-an-address": {
         "from_email": Address(EVIL, "service@bank.example"),
     },
@@ -81,7 +81,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "message_id": "1@example.com",
         "references": ["a@example.com", "b@example.com", "c@example.com"],
     },
-    # Headers stay in their lines.
+    # Headers without line breaks.
     "subject-encoded-line-break": {"subject": "x y Bcc: z"},
     "subject-nul": {"subject": "a\ufffdb \ufffd"},
     "subject-folded": {"subject": "one two three"},
@@ -138,7 +138,7 @@ FILES = {
         b"From: a@example.com\n\nGr\xfc\xdfe\n",
     ),
 }
-#: Bounce, auto-reply, may be answered; those that came without an envelope sender.
+#: is_bounce, is_auto_reply and may_be_answered, for mail with an envelope sender.
 KINDS = {
     "bounce-dsn": (True, True, False),
     "bounce-mixed": (True, True, False),
@@ -156,6 +156,7 @@ KINDS = {
     "person-on-vacation": (False, False, True),
     "person-re-bounce": (False, False, True),
 }
+#: The same for mail without an envelope sender.
 NULL_SENDER_KINDS = {
     "from-mailer-daemon": (True, True, False),
     "bounce-dsn": (True, True, False),
@@ -275,7 +276,7 @@ def test_mail_with_an_attached_report_is_not_a_bounce() -> None:
     assert read(raw).is_bounce is False
 
 
-# ---- which part is what
+# ---- which part is a text, an inline or an attachment
 
 
 def parts(subtype: str, *parts: str) -> InboundMessage:
@@ -411,13 +412,13 @@ def test_messages_can_be_sent_to_any_address_that_was_read(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["a@b.c.", "Ana <a@b.c.>"])
 def test_an_address_with_a_trailing_dot_is_refused(value: str) -> None:
-    # Python before 3.11.5 took the dot along (gh-106052).
+    # Python before 3.11.5 matched the dot too (gh-106052).
     assert author_of(value, encoded=True) is None
     assert read_addresses(value, encoded=True) == []
 
 
 def test_no_pattern_repeats_a_group_possessively() -> None:
-    """Python before 3.11.5 does not go back to where such a group began to fail."""
+    """Python before 3.11.5 backtracks incorrectly in such groups (gh-106052)."""
     package = Path(flask_postal.__file__).parent
     lines = [
         (path.name, line)
@@ -425,7 +426,7 @@ def test_no_pattern_repeats_a_group_possessively() -> None:
         for line in path.read_text().splitlines()
         if re.search(r"\)(?:[*+?]|\{[0-9,]+\})\+", line)
     ]
-    # Its group begins with two plain characters and then can't fail.
+    # This one is safe: its group can't fail after its first two, literal, characters.
     assert [name for name, line in lines] == ["headers.py"]
 
 
@@ -516,7 +517,7 @@ def test_parameters(text: str, value: str, parameters: dict[str, str]) -> None:
     assert (read.value, read.parameters) == (value, parameters)
 
 
-# ---- answers
+# ---- replies
 
 
 @pytest.mark.parametrize(
@@ -566,7 +567,7 @@ def test_quoted_text_is_stripped_from_replies(text: str, stripped: str | None) -
     assert strip_reply(text) == (text if stripped is None else stripped)
 
 
-# ---- nothing that breaks a line or a database
+# ---- no line breaks, and nothing that a database refuses
 
 
 @settings(max_examples=300, deadline=None)

@@ -26,7 +26,7 @@ FLASK_MAIL = [
 
 
 class Lazy:
-    """A lazy string as Flask-Babel's: no str, and all its methods."""
+    """A lazy string like Flask-Babel's: not a str, but with all its methods."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,4 +1,4 @@
-"""The mail that send/raw gets, read as a mail program reads it."""
+"""The mail that is sent to send/raw, parsed as a mail program does."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ CSV = Attachment("a.csv", "text/csv", b"a,b\nc,d\n")
             ],
         ),
         (message(body=None, attachments=[PDF]), ["mixed", "application/pdf"]),
-        # An image that no HTML shows is a file.
+        # An inline image without HTML is a file.
         (mail(attachments=[picture()]), ["mixed", "text/plain", "image/png"]),
-        # Postal would write into text files, but not two levels down.
+        # Postal would track links in text files, but not two levels down.
         (mail(attachments=[CSV]), ["mixed", "text/plain", ["mixed", "text/csv"]]),
         (message(body=None, attachments=[CSV]), ["mixed", ["mixed", "text/csv"]]),
         (
             mail(attachments=[PDF, CSV]),
             ["mixed", "text/plain", ["mixed", "application/pdf", "text/csv"]],
         ),
-        # Tracking is off where all stands two levels down.
+        # Without tracking, everything is nested two levels down.
         (
             message(track_opens=False, track_clicks=False),
             ["mixed", ["mixed", "text/plain"]],
@@ -210,7 +210,7 @@ def test_inline_images_are_found_by_their_content_id() -> None:
     source = message(html='<img src="cid:logo">')
     source.embed("logo.png", "image/png", BINARY, cid="logo")
     related = parse(raw(source)).get_payload()[1]  # type: ignore[index]
-    # Postal would take it for an HTML part, and the mail would arrive as its source.
+    # Otherwise Postal treats the part as HTML, and its source arrives as the text.
     assert "text/html" not in str(related["Content-Type"])  # type: ignore[index]
     image = related.get_payload()[1]  # type: ignore[union-attr,index]
     assert image["Content-ID"] == "<logo>"  # type: ignore[index]
@@ -238,7 +238,7 @@ def test_an_attached_mail_of_any_depth_is_unchanged() -> None:
     assert deep in raw(source)
 
 
-# ---- what keeps its form where Postal tracks
+# ---- content that Postal's tracking does not damage
 
 
 def parts_of(source: Message) -> list[Any]:
@@ -322,7 +322,7 @@ def test_attachments_are_nested_where_postal_does_not_rewrite_them() -> None:
     assert shapes == ["mixed", "text/plain", inner]
 
 
-# ---- whatever goes in, what comes out parses back to the same or is refused
+# ---- any content parses back to the same, or is refused
 
 TEXT = st.text(max_size=120)
 NAMES = st.from_regex(r"X-[A-Za-z0-9-]{1,20}", fullmatch=True)

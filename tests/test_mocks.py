@@ -1,4 +1,4 @@
-"""Mocks of HTTP that people use in their tests."""
+"""Postal's API can be mocked with the ``responses`` package."""
 
 from __future__ import annotations
 

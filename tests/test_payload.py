@@ -1,4 +1,4 @@
-"""What goes over the wire, and what is refused before it does."""
+"""What is sent to Postal, and what is refused before it is sent."""
 
 from __future__ import annotations
 

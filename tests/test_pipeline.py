@@ -1,4 +1,4 @@
-"""Defaults, templates, signals, suppressed sends: what happens around a message."""
+"""The send pipeline: defaults, templates, signals, and suppressed sends."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_messages_are_recorded_without_an_app_context(
     assert message_sent.receivers == {}
 
 
-# ---- Flask-Mail's ways
+# ---- methods of Flask-Mail
 
 
 def test_send_message_and_connect_work_as_in_flask_mail(

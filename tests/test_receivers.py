@@ -1,4 +1,4 @@
-"""What receivers may do wrong, and what becomes of the others and of the answer."""
+"""Receivers that fail: the others still run, and the response is still right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVENT = parse_tracking(SENT.body)
 
 
 class TimeoutOfGevent(BaseException):
-    """gevent.Timeout is no Exception either."""
+    """Like gevent.Timeout, which is not an Exception either."""
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_base_exceptions_are_raised_after_all_receivers_have_run(
         with pytest.raises(type(error)):
             run(app, cache)
     assert sorted(ran) == ["after", "before"]
-    # The lease was given back, and the event is not done.
+    # The lease was released, and the event is not marked as handled.
     delivery = CacheClaim(cache, f"postal\0TrackingEvent\0{EVENT.dedupe_key}")
     assert delivery.handled() is None
     assert delivery.lease() is True
@@ -212,7 +212,7 @@ def test_async_receivers_run_if_send_is_called_in_an_event_loop(app: Flask) -> N
     assert ran_in_loop == ["x"]
 
 
-# ---- marks and leases that nobody of us wrote
+# ---- marks and leases with unexpected values
 
 
 @pytest.mark.parametrize("mark", [True, 0, 1, 302, 500, 503, "200", None, 1e9, [200]])
@@ -260,7 +260,7 @@ def test_a_lease_expires_after_two_minutes_at_most() -> None:
     assert delivery.lease() is True
 
 
-# ---- the app's own code after ours
+# ---- code of the app that runs after ours
 
 
 def test_a_teardown_function_that_raises_does_not_change_the_response(
@@ -356,10 +356,10 @@ def test_teardown_errors_of_other_views_are_raised(make_app: MakeApp) -> None:
 
 
 def test_no_method_of_the_app_is_replaced(make_app: MakeApp) -> None:
-    """Flask's next version calls some with other arguments."""
+    """A later version of Flask may call them with other arguments."""
     app, _ = make_app()
     replaced = [name for name in vars(app) if callable(getattr(Flask, name, None))]
-    # What Flask's own documentation tells to put a middleware into.
+    # Flask documents that a middleware replaces this attribute.
     assert set(replaced) - {"json", "cli"} == {"wsgi_app"}
 
 

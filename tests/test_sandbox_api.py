@@ -1,4 +1,4 @@
-"""The sandbox answers its API as a real Postal has answered."""
+"""The sandbox's API responds as a real Postal did when it was recorded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def postal(signing_key: SigningKey) -> Iterator[Sandbox]:
 
 
 def replay(sandbox: Sandbox, recorded: dict[str, Any], **headers: str) -> Any:
-    """Send a recorded request; its body may be no JSON."""
+    """Send a recorded request, whose body need not be JSON."""
     sent = recorded["request"]
     for name, value in sent["headers"].items():
         headers.setdefault(name, value.replace("<key>", sandbox.api_key))
@@ -48,7 +48,7 @@ def replay(sandbox: Sandbox, recorded: dict[str, Any], **headers: str) -> Any:
 
 
 def plain(content: Any) -> Any:
-    """Leave out of an answer what is different each time."""
+    """Return a response without the values that are different each time."""
     if not isinstance(content, dict) or "data" not in content:
         return content
     data = json.loads(json.dumps(content["data"]))
@@ -82,7 +82,7 @@ def test_recorded_requests_give_the_recorded_answers(
 def stored(
     sandbox: Sandbox, name: str, happens: str | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ask for a mail as it was asked for, once the sandbox has such a mail."""
+    """Repeat a recorded query on a similar mail; return both responses."""
     recorded = api_capture(name)
     body = recorded["response"]["body"]["data"]
     details = body.get("details", {}) if isinstance(body, dict) else {}
@@ -119,7 +119,7 @@ def stored(
 
 
 def shape(value: Any, path: str = "") -> Any:
-    """Replace what is different each time by its type, keep all else."""
+    """Replace values that are different each time by the names of their types."""
     if isinstance(value, dict):
         return {key: shape(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list):
@@ -156,7 +156,7 @@ def test_stored_mails_are_described_as_recorded(
     answer, expected = stored(postal, name, happens)
     for side in (answer, expected):
         if isinstance(side["data"], dict):
-            # The sandbox signs no mail.
+            # The sandbox does not sign mail.
             side["data"].get("headers", {}).pop("dkim-signature", None)
     if name.endswith("clicked"):
         for entry in expected["data"]["activity_entries"]["loads"]:
@@ -263,7 +263,7 @@ def test_fields_of_any_type_get_a_regular_status(
     name = "raw-basic" if field in ("rcpt_to", "mail_from", "data") else "ok-basic"
     recorded = api_capture(name)
     recorded["request"]["body"][field] = value
-    # Half of a surrogate pair is no JSON for Ruby.
+    # Ruby refuses JSON with a lone surrogate.
     expected = (400,) if value == "\udc00" else (200, 500)
     assert replay(postal, recorded).status_code in expected
     postal.advance(seconds=1)

@@ -1,4 +1,4 @@
-"""What becomes of mails in the sandbox, and what Postal makes of the app's answers."""
+"""What the sandbox does with messages, and how the app's responses affect it."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ Send = Callable[..., Any]
 
 @pytest.fixture
 def sandbox(signing_key: SigningKey) -> Iterator[Sandbox]:
-    """A sandbox whose time stands still."""
+    """A sandbox whose clock is moved by the tests only."""
     with Sandbox(key=signing_key, clock=ManualClock()) as running:
         yield running
 
 
 @pytest.fixture
 def send(make_app: MakeApp, sandbox: Sandbox) -> Send:
-    """Send a mail from an app that gets the sandbox's webhooks."""
+    """Send a message from an app that receives the sandbox's webhooks."""
     app, postal = make_app(**sandbox.settings())
     sandbox.deliver_to(app)
 
@@ -129,7 +129,7 @@ def test_a_duplicate_is_posted_twice_and_handled_once(
 
 
 def test_an_event_is_posted_six_times_in_36_minutes(sandbox: Sandbox) -> None:
-    """As the retry schedule of the recorded Postal: 0, 2, 5, 11, 21, 36 minutes."""
+    """The recorded Postal posts after 0, 2, 5, 11, 21 and 36 minutes, unchanged."""
     taken: list[tuple[dict[str, str], bytes]] = []
 
     def act(exchange: Exchange) -> bool:
@@ -180,7 +180,7 @@ def test_events_have_the_recorded_fields(sandbox: Sandbox, send: Send) -> None:
 
 
 def keys(value: Any) -> Any:
-    """The keys, in their order."""
+    """Return the keys of JSON objects, in order."""
     if isinstance(value, dict):
         return [(key, keys(item)) for key, item in value.items()]
     return None
@@ -278,7 +278,7 @@ def test_tracking_changes_attached_texts_unless_they_are_protected(
     assert contents[1] == "aHR0cDovL3gudGVzdC95\n"
 
 
-# ---- mail in
+# ---- inbound mail
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -310,7 +310,7 @@ def test_inbound_mail_is_posted_in_any_format(
 def test_inbound_bodies_have_the_recorded_fields(sandbox: Sandbox, format: str) -> None:
     recorded = Recorded.load(f"inbound/{format}").body
     raw = parse_inbound(Recorded.load("inbound/raw-json").body).message.raw or b""
-    # Without the five headers that Postal puts on top.
+    # Without the five headers that Postal adds at the top.
     raw = raw[raw.index(b"\r\nFrom:") + 2 :].replace(
         b"raw-json@", f"{format}@".encode()
     )
@@ -412,7 +412,7 @@ def test_a_receiver_that_fails_gets_the_mail_again(
         assert (request.attempts[0].status, request.state) == (500, "pending")
         sandbox.advance(minutes=5)
     assert sandbox.requests[0].state == "taken"
-    assert len(inbound) == 1  # the other receiver had done its work
+    assert len(inbound) == 1  # the other receiver had succeeded before
 
 
 def test_a_rejected_mail_bounces(
@@ -453,7 +453,7 @@ def test_events_can_arrive_out_of_order(
 def test_the_secret_protects_against_other_tenants(
     sandbox: Sandbox, send: Send, make_app: MakeApp, tracking: list[Any]
 ) -> None:
-    """Its signature is valid: it is made with the same key."""
+    """Their events have a valid signature, because all tenants share one key."""
     sandbox.fault("foreign", times=1)
     send()
     sandbox.advance(seconds=1)
@@ -476,7 +476,7 @@ def test_a_rotated_key_is_discovered(
     sandbox.rotate_key()
     request = sandbox.trigger("delivered")
     assert request.attempts[0].status == 503
-    # The app asks for new keys once in 30 seconds.
+    # The app fetches keys at most once in 30 seconds.
     with app.app_context():
         keys: Any = postal.webhooks._discovered
     keys._clock = lambda: time.monotonic() + 31
@@ -484,7 +484,7 @@ def test_a_rotated_key_is_discovered(
     assert event_types(tracking) == ["delivered", "delivered"]
 
 
-# ---- on demand
+# ---- triggered events
 
 
 def test_triggered_events_are_about_the_last_message_to_a_recipient(
@@ -604,7 +604,7 @@ def test_malformed_events_do_not_stop_the_sandbox(sandbox: Sandbox, send: Send) 
 def test_the_clock_continues_after_a_restart(
     tmp_path: Path, signing_key: SigningKey
 ) -> None:
-    """What was due in a minute is not due in hours, because time was faster before."""
+    """Otherwise, an event due in a minute could be hours late after a fast clock."""
     with Sandbox(folder=tmp_path, key=signing_key, clock=Clock(speed=10_000)) as fast:
         fast.tracking_url = f"{refusing()}/"
         time.sleep(0.2)
@@ -625,7 +625,7 @@ def test_the_log_names_mails_faults_and_tenants(
     assert "(of another tenant) -> 401" in caplog.text
 
 
-# ---- what goes wrong
+# ---- failures
 
 
 def test_an_app_that_raises_counts_as_no_response(sandbox: Sandbox, send: Send) -> None:
@@ -673,7 +673,7 @@ def test_interrupted_jobs_are_finished_after_a_crash(
 
 
 def test_retries_of_events_use_the_original_url(sandbox: Sandbox) -> None:
-    """And mails to where they would go today, as with a real Postal."""
+    """Retries of inbound mail use the current URL, as with a real Postal."""
     called: list[str] = []
 
     def call(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
@@ -713,7 +713,7 @@ def test_an_invalid_link_can_be_tracked(
 
 
 def test_a_slow_response_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The five seconds are for the whole exchange."""
+    """The five seconds are the limit for the whole exchange."""
     monkeypatch.setattr(webhook_client, "TIMEOUT", 0.4)
 
     def drip(exchange: Exchange) -> bool:
@@ -877,7 +877,7 @@ def test_using_a_sandbox_in_production_is_warned_about(
     assert caplog.text.count("POSTAL_API_KEY is a sandbox's") == 1
 
 
-# ---- what is kept is bounded
+# ---- limits of what is stored
 
 
 def test_the_oldest_mails_are_deleted_beyond_the_size_limit(

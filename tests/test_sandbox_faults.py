@@ -1,4 +1,4 @@
-"""Each fault of the sandbox, as an app that sends sees it."""
+"""The sandbox's API faults, as an app that sends messages sees them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_api_fault_raises_the_expected_error(
     assert text in str(caught.value)
     assert caught.value.maybe_sent is maybe_sent
     assert len(sandbox.messages) == stored
-    # And the next mail goes.
+    # The next message is sent.
     assert send(postal)
     assert len(sandbox.messages) == stored + 1
 

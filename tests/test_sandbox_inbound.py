@@ -1,4 +1,4 @@
-"""The sandbox makes the requests that a real Postal makes of mail that comes in."""
+"""The sandbox posts inbound mail in the same requests as a real Postal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .hostile import SHAPES
 
 
 def recorded_mail(raw_name: str, hash_name: str) -> tuple[Mail, bytes]:
-    """A recorded mail as it stood in Postal when a recorded request was made of it."""
+    """Return a recorded mail as Postal stored it, and the recorded request body."""
     body = Recorded.load(f"inbound/{hash_name}").body
     if hash_name.startswith("hash-form"):
         pairs = (pair.partition(b"=") for pair in body.split(b"&"))
@@ -83,7 +83,7 @@ def test_a_recorded_mail_gives_the_recorded_request(
 
 
 def masked(body: bytes) -> bytes:
-    """Leave out what Postal makes up, and boundaries, which were others each time."""
+    """Mask values that Postal generates, and boundaries, which differ each time."""
     body = re.sub(rb'(size(?:":"|=))\d+(?="?[&,]"?spam)', rb"\1N", body)
     body = re.sub(rb"\d{1,8}\.eml", b"N.eml", body)
     return re.sub(rb"(N\.eml.*data(?:\":\"|%5D=)).{60}.*", rb"\1...", body, flags=re.S)
@@ -113,7 +113,7 @@ def test_a_recorded_raw_mail_gives_the_recorded_request(name: str) -> None:
         raw=base64.b64decode(fields["message"]),
         delivered=None,
     )
-    # The size is that of the mail before the spam filter has put its headers on top.
+    # The size is that of the mail before the spam filter adds its headers.
     kind = "-".join(name.split("-")[:2])
     assert inbound_request(mail, kind)[0] == recorded
 
@@ -131,7 +131,7 @@ def multipart(*parts: bytes) -> bytes:
 def posted(
     sandbox: Sandbox, raw: bytes, format: str = "hash-json", **options: Any
 ) -> Any:
-    """The fields of the request that the sandbox makes of a mail."""
+    """Return the fields of the request in which the sandbox posts a mail."""
     request = sandbox.receive(
         raw,
         to="in@example.test",

@@ -1,4 +1,4 @@
-"""What tracking does to a mail, as a real Postal does it: also what it spoils."""
+"""Tracking changes a mail as a real Postal does, including the damage it causes."""
 
 from __future__ import annotations
 

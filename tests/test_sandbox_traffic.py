@@ -1,4 +1,4 @@
-"""The sandbox's API behaves like a real Postal where apps seldom look.
+"""The sandbox's API behaves like a real Postal in rarely used cases.
 
 The recorded requests themselves are replayed in ``test_sandbox_api.py``.
 """
@@ -46,7 +46,7 @@ def call(
     content_type: str = "application/json",
     **headers: str,
 ) -> requests.Response:
-    """Call the API with a body of bytes, or of JSON."""
+    """Call the API with a body that is bytes, or is written as JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"X_Server_API_Key": sandbox.api_key, **headers}
     return requests.request(
@@ -62,7 +62,7 @@ def call(
 
 
 def outcome(response: requests.Response) -> Any:
-    """The HTTP status if it is an error, else the code, the message or the success."""
+    """Return the status of an HTTP error, an error code or message, or recipients."""
     if response.status_code != 200:
         assert response.content == b""
         return response.status_code

@@ -1,4 +1,4 @@
-"""The places where code of one's own can stand: each takes something made here."""
+"""Extension points: each works with an implementation that is made here."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_verified_request_describes_what_was_received(
 def test_verified_requests_can_be_queued_and_handled_later(
     make_app: MakeApp, tracking: list[Any], inbound: list[Any]
 ) -> None:
-    """Requests are pickled into a queue, and handled without a request."""
+    """Requests are pickled into a queue, and handled without a request context."""
     app, postal = make_app()
     waiting: queue.Queue[bytes] = queue.Queue()
     for recorded, hook in ((SENT, "tracking"), (MAIL, "inbound")):
@@ -174,11 +174,11 @@ def test_a_failed_replay_is_reported(
     assert "neither an event nor a mail" in done.output
 
 
-# ---- receiving: a store of one's own against duplicates
+# ---- receiving: a custom store that recognises duplicates
 
 
 class DictStore:
-    """Remembers what has been handled in a dict; nothing is ever leased."""
+    """A store that keeps handled deliveries in a dict, and grants every lease."""
 
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
@@ -225,11 +225,11 @@ def test_a_custom_store_recognises_duplicates(
     assert len(tracking) == 2
 
 
-# ---- sending: a transport of one's own
+# ---- sending: a custom transport
 
 
 class Recorder:
-    """Keeps requests in place of sending them."""
+    """A transport that records requests instead of sending them."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -321,7 +321,7 @@ def pipeline(**config: Any) -> SendPipeline:
 
 
 def test_the_steps_of_the_pipeline_can_be_called_one_by_one() -> None:
-    """As a store would that keeps the finished mail and sends it later."""
+    """As an outbox would do that stores the finished mail and sends it later."""
     steps: list[str] = []
     app = Flask("steps")
     sender = pipeline(send_defaults={"tags": "shop"})
@@ -384,7 +384,7 @@ ASKED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("feature", {feature.name for feature in FEATURES})
 def test_every_feature_of_the_table_is_detected_in_a_message(feature: str) -> None:
-    """There is no second list that a feature must be added to."""
+    """``FEATURES`` is the only list that a new feature must be added to."""
     asking = message(**ASKED[feature])
     assert any(f.name == feature and f.wanted(asking) for f in FEATURES)
     with pytest.raises(UnsupportedFeature) as caught:

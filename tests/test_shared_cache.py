@@ -1,4 +1,4 @@
-"""Duplicates that arrive at two workers at once, with a real Redis and Memcached."""
+"""Duplicates that reach two workers at once, with a real Redis and Memcached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def find_both_workers(url: str) -> set[str]:
-    """Ask until both workers have answered: which one does is up to the kernel."""
+    """Send requests until both workers have responded; the kernel picks which does."""
     pids: set[str] = set()
     deadline = time.monotonic() + 60
     with ThreadPoolExecutor(8) as pool:

@@ -1,4 +1,4 @@
-"""What Postal is answered, row by row, whatever app stands around the webhooks."""
+"""The statuses of the webhook views, row by row, and in apps that interfere."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def test_the_response_and_the_log_share_a_reference(
     assert evil not in caplog.text + answer.text
 
 
-# ---- the first row that applies, in the order of the checks
+# ---- the first row that applies decides, in the order of the checks
 
 ORDER: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("method", {"method": "GET"}, (405, 405)),
@@ -409,7 +409,7 @@ def test_the_first_failing_check_decides(
     assert answer.status_code == ORDER[first][2][column]
 
 
-# ---- apps that would answer in our place
+# ---- apps that would replace our response
 
 
 def hostile(kind: str) -> tuple[Flask, Postal]:

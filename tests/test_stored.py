@@ -1,4 +1,4 @@
-"""What Postal tells about stored mails, as it was recorded."""
+"""Reading stored messages and their deliveries, from recorded responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSWORD = "planted-Password-77"
 
 
 def ask(make_app: MakeApp, body: bytes, *arguments: Any, **more: Any) -> Any:
-    """Ask a server that gives this answer; (what came of it, the request)."""
+    """Query a server that responds with this body; return the result and the server."""
     kind = more.pop("kind", "get_message")
     with loopback(answering("200 OK", body)) as server:
         app, postal = make_app(POSTAL_API_URL=server.url, POSTAL_API_KEY="k")
@@ -115,7 +115,7 @@ def test_deliveries(make_app: MakeApp) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        # "\r\n\r\n", which Postal makes of headers and a body that are gone.
+        # "\r\n\r\n", which Postal returns for headers and a body that were deleted.
         {"raw_message": "DQoNCg==\n", "headers": {}, "attachments": []},
         {"raw_message": "", "headers": {}, "attachments": []},
         {"headers": {}, "attachments": []},

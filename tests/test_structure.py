@@ -1,5 +1,5 @@
-"""A mail is cut into the parts that the standard library's parser finds, where that
-parser is right."""
+"""A mail is split into the same parts as by the standard library's parser, except where
+that parser is wrong."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def by_cutting(raw: bytes) -> list[Leaf]:
 
 
 def leaf(parent: str, kind: str, content: bytes) -> Leaf:
-    """What is compared; of a multipart in name only the parser keeps now more, now less
-    (the line break before a closing boundary, but not that)."""
+    """Return what is compared. The content of a multipart without parts is left out,
+    as the parser is inconsistent about the line break before a closing boundary."""
     return parent, kind, b"" if kind.startswith("multipart/") else content
 
 
@@ -200,7 +200,7 @@ def test_the_parts_of_recorded_mails_are_those_of_the_parser(name: str) -> None:
     assert raw
     theirs = by_the_parser(raw)
     ours = by_cutting(raw)
-    # The parser writes attached mails anew.
+    # The parser writes attached mails again, with other bytes.
     mails = {"message/rfc822"}
     assert [x for x in ours if x[1] not in mails] == [
         x for x in theirs if x[1] not in mails
@@ -230,7 +230,7 @@ def test_the_parts_of_any_multipart_are_those_of_the_parser(
     contents: list[bytes], boundary: bytes
 ) -> None:
     raw = multipart(*(b"A: b\r\n" + c for c in contents), boundary=boundary)
-    # Lines that are no headers end them for the parser.
+    # For the parser, a line that is not a header ends the headers.
     assume(not any("left out" in problem for problem in cut(raw).problems))
     assert by_cutting(raw) == by_the_parser(raw)
 
@@ -238,7 +238,7 @@ def test_the_parts_of_any_multipart_are_those_of_the_parser(
 TEXT = st.text(
     st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=40
 )
-#: Charsets, and letters that they have.
+#: Charsets, and letters that they can encode.
 CHARSETS = [
     ("utf-8", "aß€漢🎉 <=?"),
     ("utf-7", "aß€漢 +-"),
@@ -258,7 +258,7 @@ LINES = st.lists(TEXT, max_size=5).map("\n".join)
 
 @st.composite
 def composed(draw: st.DrawFn) -> EmailMessage:
-    """A mail as the standard library writes it."""
+    """Generate a mail as the standard library writes it."""
     mail = EmailMessage()
     mail["Subject"] = draw(TEXT)
     charset, letters = draw(st.sampled_from(CHARSETS))
@@ -344,7 +344,7 @@ def test_latin_1_in_a_header_is_read_as_windows_1252() -> None:
     assert read_headers(b"A: Gr\xfc\xdfe \x80\r\n\r\n").items == [("A", "Grüße €")]
 
 
-# ---- work is bounded
+# ---- limits
 
 
 def test_the_number_of_headers_is_limited() -> None:

@@ -1,4 +1,4 @@
-"""What users' tests are given: the fixtures of the pytest plugin, used as users do."""
+"""The fixtures of the pytest plugin, used as in the tests of an app."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_outbox_contains_what_the_app_sends(
     (message,) = postal_outbox
     assert message.subject == "Welcome"
     assert message.recipients == ["ana@example.com"]
-    assert message.sender == "app@example.com"  # the default, as it would go
+    assert message.sender == "app@example.com"  # the default sender is filled in
 
 
 def test_wait_for_raises_the_error_of_a_receiver(
@@ -219,7 +219,7 @@ def test_a_nested_blueprint_is_found(tracking: list[Any]) -> None:
 
 
 def test_the_plugin_imports_no_heavy_packages() -> None:
-    """It is imported in every project of an environment."""
+    """pytest imports it for every project that uses the environment."""
     heavy = ("flask", "werkzeug", "requests", "cryptography", "jinja2")
     program = (
         "import sys, flask_postal.pytest_plugin;"

@@ -1,4 +1,4 @@
-"""No mail twice, no secret out: what happens on the wire, proved by counting."""
+"""The HTTP transport: no message is sent twice, and no error contains the API key."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_a_redirect_is_never_followed(send: Send, status: str) -> None:
 
 
 def test_the_time_to_connect_is_limited(send: Send) -> None:
-    # A full backlog answers nobody.
+    # A server with a full backlog accepts no connections.
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

@@ -1,4 +1,4 @@
-"""One table has Postal's events and statuses, and everything else reads it."""
+"""Postal's events and statuses are listed in one table that everything else reads."""
 
 from __future__ import annotations
 

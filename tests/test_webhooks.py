@@ -136,7 +136,7 @@ def test_a_wrong_sha256_signature_is_refused_despite_a_valid_sha1_one(
         ("no base64!", 403),
         (SENT.headers[SHA256] + "\n", 403),
         (SENT.headers[SHA256] + "====", 403),
-        (SENT.headers[SHA256].replace("g==", "h=="), 403),  # bits left over
+        (SENT.headers[SHA256].replace("g==", "h=="), 403),  # stray bits at the end
     ],
     ids=["empty", "characters", "lax", "padding", "bits"],
 )

@@ -27,6 +27,7 @@ FORM = {
 
 
 def write_to_us(client: FlaskClient, **changes: str) -> str:
+    """Submit the contact form and return the page that follows."""
     return client.post("/", data=FORM | changes, follow_redirects=True).text
 
 
@@ -38,6 +39,7 @@ def texts(app: Flask, number: int = 1) -> list[str]:
 
 
 def count(app: Flask) -> tuple[int, int]:
+    """Return the numbers of tickets and entries."""
     with app.app_context():
         return db.session.query(Ticket).count(), db.session.query(Entry).count()
 
@@ -278,7 +280,7 @@ def test_a_mail_loop_between_two_help_desks_ends(
     postal_sandbox: Sandbox,
     says_so: bool,
 ) -> None:
-    """Even if a relay between them removes the Auto-Submitted header."""
+    """The loop ends even if a relay removes the Auto-Submitted header."""
     theirs, ours = "desk@other.example", "help@example.com"
     app.config["POSTAL_DEFAULT_SENDER"] = ours
     other = make_app(
@@ -303,7 +305,7 @@ def test_a_mail_loop_between_two_help_desks_ends(
                         raw = raw.replace(b"Auto-Submitted:", b"X-Was:")
                     target.receive(raw, to=to, sender=sender)
                     carried += 1
-    # Each confirms five in an hour; one more is the email that began it.
+    # Each side confirms five mails in an hour; the first mail started the loop.
     assert carried == (1 if says_so else 11)
 
 

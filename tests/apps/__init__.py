@@ -1,3 +1,3 @@
-"""Apps that the tests serve in processes of their own."""
+"""Apps that the tests run in separate processes."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An app whose workers share a cache for duplicates."""
+"""An app whose workers recognise duplicates through a shared cache."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Meets an event that a copy of the package has in its table, in every place that reads
-the table: parser, lookup, sandbox, page, CLI and documentation."""
+"""Prints how an event that was added to the table appears in everything that reads the
+table: parser, lookup, sandbox, page, CLI and documentation."""
 
 from __future__ import annotations
 

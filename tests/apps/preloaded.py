@@ -1,4 +1,4 @@
-"""An app that sends a mail while it is imported, and one for each request."""
+"""An app that sends one message while it is imported, and one per request."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""An app that sends, and writes down what comes in; its settings come from the
-environment."""
+"""An app that sends messages and logs the events and mails it receives. Its settings
+come from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chromium, the help desk and its sandbox."""
+"""Fixtures: Chromium, and the help desk with its sandbox."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from flask_postal.sandbox.webhook_client import hook_urls
 
 from ..processes import needed
 
-#: Where the pictures of the docs are put, if they are wanted.
+#: The folder for screenshots of the docs. None are taken if it is not set.
 SCREENSHOTS = os.environ.get("FLASK_POSTAL_SCREENSHOTS")
 
-# A machine may have other things to do.
+# Generous, because the machine may be busy with other things.
 expect.set_options(timeout=15_000)
 
 # Werkzeug's development server leaves a static file open when the browser closes the
@@ -41,7 +41,7 @@ Size = tuple[int, int]
 
 
 class World:
-    """The help desk and the sandbox, each on a port."""
+    """The help desk and its sandbox, each served on its own port."""
 
     def __init__(self, app: Flask, sandbox: Sandbox, url: str) -> None:
         self.app = app
@@ -51,7 +51,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser; for no longer than it is needed, as it has an event loop running."""
+    """One browser per module, closed early because Playwright keeps an event loop."""
     path = needed("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -80,11 +80,11 @@ def world(tmp_path: Path, signing_key: SigningKey) -> Iterator[World]:
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()
-    gc.collect()  # what is left open is told of here, and not in another test
+    gc.collect()  # report what was left open here, and not in a later test
 
 
 WIDE, NARROW = (1280, 860), (390, 800)
-#: For tests of what is laid out differently on a phone.
+#: For tests of pages whose layout is different on a phone.
 both_sizes = pytest.mark.parametrize(
     "size", [WIDE, NARROW], indirect=True, ids=["wide", "narrow"]
 )
@@ -92,14 +92,14 @@ both_sizes = pytest.mark.parametrize(
 
 @pytest.fixture
 def size(request: pytest.FixtureRequest) -> tuple[int, int]:
-    """The window."""
+    """The size of the browser window."""
     size: tuple[int, int] = getattr(request, "param", WIDE)
     return size
 
 
 @pytest.fixture
 def page(chromium: Browser, size: tuple[int, int]) -> Iterator[Page]:
-    """A page; nothing on it may fail, open a dialog or reach for another host."""
+    """A page. The test fails on script errors, dialogs and requests to other hosts."""
     context = chromium.new_context(
         viewport={"width": size[0], "height": size[1]}, locale="en-GB"
     )
@@ -115,7 +115,7 @@ def page(chromium: Browser, size: tuple[int, int]) -> Iterator[Page]:
     page.on("dialog", dialog)
 
     def elsewhere(route: Route) -> None:
-        """Only what no policy has stopped comes here."""
+        """Record a request that no Content-Security-Policy has blocked."""
         problems.append(f"a request to {route.request.url}")
         route.abort()
 
@@ -126,6 +126,7 @@ def page(chromium: Browser, size: tuple[int, int]) -> Iterator[Page]:
 
 
 def write_to_us(page: Page, world: World, **fields: str) -> None:
+    """Fill in the contact form and send it."""
     page.goto(world.url)
     values = {
         "name": "Ana Lima",
@@ -140,7 +141,7 @@ def write_to_us(page: Page, world: World, **fields: str) -> None:
 
 
 def send(world: World, to: str = "ana@example.com", **fields: str) -> int:
-    """Send a mail with a link from the help desk's Postal; return its number."""
+    """Send a message with a link from the help desk and return its id."""
     postal = world.app.extensions["postal"]
     message = Message(
         fields.get("subject", "Hello"),
@@ -155,14 +156,14 @@ def send(world: World, to: str = "ana@example.com", **fields: str) -> int:
 
 
 def shoot(page: Page, name: str, size: tuple[int, int]) -> None:
-    """Take a picture for the docs."""
+    """Take a screenshot for the docs, if they are wanted."""
     if SCREENSHOTS:
         kind = "wide" if size[0] > 800 else "narrow"
         page.screenshot(path=f"{SCREENSHOTS}/{name}-{kind}.png")
 
 
 def no_sideways(page: Page) -> None:
-    """A page fits its window: nothing sticks out on the right."""
+    """Check that the page is no wider than the window."""
     extent = "[document.documentElement.scrollWidth, window.innerWidth]"
     width, window = page.evaluate(extent)
     assert width <= window

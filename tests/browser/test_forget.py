@@ -19,7 +19,7 @@ def test_forgetting_all_mails_is_confirmed_first(
     page.click("text=Forget all mails")
     expect(page.locator("#forget")).to_contain_text("1 mail, with all events")
     assert len(world.sandbox.messages) == 1
-    # What comes in meanwhile is counted, and the question stays.
+    # A mail that arrives meanwhile is counted, and the question stays open.
     send(world)
     expect(page.locator("#forget")).to_contain_text("2 mails, with all events")
     no_sideways(page)

@@ -1,4 +1,4 @@
-"""The help desk's pages: tickets that are live, and a form that shows what is wrong."""
+"""The help desk's pages: tickets that update themselves, and errors in the form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = FILES_LEFT_OPEN
 
 
 def reply_by_mail(world: World, text: str, sender: str = "ana@example.com") -> None:
-    """Have a mail come in that answers the first ticket."""
+    """Let the sandbox deliver a reply to the first ticket."""
     with world.app.app_context():
         to = reply_address(db.session.get_one(Ticket, 1))
     raw = compose_mail("Re: it", text, to=to, sender=f"Ana Lima <{sender}>")
@@ -42,7 +42,7 @@ def test_new_entries_of_a_ticket_appear_without_a_reload(
     entry = page.locator("article.theirs.new")
     expect(entry).to_contain_text("It burns now.")
     expect(page.locator("#entries article")).to_have_count(3)
-    # What one was doing is left alone.
+    # The draft and the selection are kept.
     expect(page.locator("[name=text]")).to_have_value("I am writing")
     selected = page.evaluate("getSelection().toString()")
     assert selected == "It blinks, and that is all."

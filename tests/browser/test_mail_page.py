@@ -90,7 +90,7 @@ def test_the_html_can_be_shown_in_phone_and_desktop_width(
     page.get_by_label("Desktop").check()
     assert frame.evaluate(width) > 1000
     no_sideways(page)
-    # The choice stays for the next mail.
+    # The choice is remembered for the next mail.
     page.goto(f"{world.sandbox.url}/mail/{send(world)}")
     expect(page.get_by_label("Desktop")).to_be_checked()
     page.get_by_label("Window").check()

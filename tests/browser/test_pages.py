@@ -1,4 +1,4 @@
-"""Send, watch, open, click, bounce, reply; and every button of the sandbox."""
+"""Sending, events, bounces and replies in the browser, and the sandbox's buttons."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_ticket_from_the_form_to_the_reply(
     expect(entry).to_contain_text("delivered")
     no_sideways(page)
     shoot(page, "desk-ticket", size)
-    # What the recipient does shows by itself.
+    # New events appear without a reload.
     world.sandbox.trigger("opened", to="ana@example.com")
     expect(entry).to_contain_text("opened")
     page.click("#close")

@@ -1,4 +1,4 @@
-"""Posting a request to the app again shows at the request how the app answered."""
+"""Posting a request to the app again shows the new response next to the request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_response_is_shown_next_to_the_request(
         "aria-selected", "true"
     )
     no_sideways(page)
-    # It stays when something else happens to the mail.
+    # It stays when another event of the same mail arrives.
     world.sandbox.trigger("failed", to="ana@example.com")
     expect(page.locator("#timeline")).to_contain_text("MessageDeliveryFailed")
     expect(notice).to_be_visible()
