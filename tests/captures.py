@@ -16,6 +16,10 @@ PUBLIC_KEY_P = (CAPTURES / "public_key_p.txt").read_text()
 JWKS = json.loads((CAPTURES / "jwks.json").read_text())
 KID = JWKS["keys"][0]["kid"]
 KEY1024_DKIM_RECORD = (CAPTURES / "key1024-default-dkim-record.txt").read_text()
+#: The headers of a signature, with the spelling of the recordings.
+SHA256 = "X-Postal-Signature-256"
+SHA1 = "X-Postal-Signature"
+KID_HEADER = "X-Postal-Signature-Kid"
 
 
 @dataclass(frozen=True, slots=True)

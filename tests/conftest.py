@@ -10,7 +10,7 @@ from blinker import Signal
 from flask import Flask
 
 from flask_postal import Postal, inbound_received, tracking_received
-from flask_postal.sandbox import Sandbox, SigningKey
+from flask_postal.sandbox import ManualClock, Sandbox, SigningKey
 
 from .captures import DKIM_RECORD
 from .secret import SECRET
@@ -96,4 +96,13 @@ def signing_key() -> SigningKey:
 def sandbox(signing_key: SigningKey) -> Iterator[Sandbox]:
     """A running sandbox."""
     with Sandbox(key=signing_key) as running:
+        yield running
+
+
+@pytest.fixture
+def strict_sandbox(signing_key: SigningKey) -> Iterator[Sandbox]:
+    """A sandbox with a manual clock, in which only two domains may send."""
+    with Sandbox(
+        key=signing_key, clock=ManualClock(), domains=["example.test", "susp.test"]
+    ) as running:
         yield running

@@ -71,6 +71,7 @@ def app() -> Flask:
 
 
 def run(app: Flask, cache: Any = None, event: Any = EVENT) -> Dispatched:
+    """Dispatch the event, with or without a cache that recognises duplicates."""
     store = None if cache is None else CacheStore(cache)
     return dispatch(
         event, app, postal=app.extensions["postal"], scope="postal", store=store

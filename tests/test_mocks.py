@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 import responses
-from flask import Flask
 from responses.matchers import header_matcher, json_params_matcher
 
 from flask_postal import Message, Postal, TransportError
+
+from .conftest import MakeApp
 
 URL = "https://postal.example.com/api/v1"
 SUCCESS = {
@@ -23,14 +25,12 @@ SUCCESS = {
 
 
 @pytest.fixture
-def postal() -> Any:
-    app = Flask("tests")
-    app.config.update(
+def postal(make_app: MakeApp) -> Iterator[Postal]:
+    app, postal = make_app(
         POSTAL_API_URL="https://postal.example.com",
         POSTAL_API_KEY="planted",
         POSTAL_DEFAULT_SENDER="d@e.f",
     )
-    postal = Postal(app)
     with app.app_context():
         yield postal
 

@@ -17,15 +17,12 @@ from flask_postal import (
     send_failed,
     tracking_received,
 )
-from flask_postal.webhooks.dedupe import LEASE, CacheClaim, CacheStore, MemoryCache
-from flask_postal.webhooks.dispatch import Dispatched, dispatch
-from flask_postal.webhooks.tracking import parse_tracking
+from flask_postal.webhooks.dedupe import LEASE, CacheClaim, MemoryCache
+from flask_postal.webhooks.dispatch import Dispatched
 
-from .captures import DKIM_RECORD, Recorded
+from .captures import DKIM_RECORD
 from .conftest import MakeApp
-
-SENT = Recorded.load("webhooks/MessageSent")
-EVENT = parse_tracking(SENT.body)
+from .test_dispatch import EVENT, SENT, run
 
 
 class TimeoutOfGevent(BaseException):
@@ -38,13 +35,6 @@ def app() -> Flask:
     app.config.update(POSTAL_SUPPRESS_SEND=True, POSTAL_DEFAULT_SENDER="a@b.c")
     Postal(app)
     return app
-
-
-def run(app: Flask, cache: Any = None) -> Dispatched:
-    store = None if cache is None else CacheStore(cache)
-    return dispatch(
-        EVENT, app, postal=app.extensions["postal"], scope="postal", store=store
-    )
 
 
 def raising(error: BaseException) -> Callable[..., None]:

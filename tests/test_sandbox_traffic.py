@@ -8,14 +8,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 import requests
 
-from flask_postal.sandbox import ManualClock, Sandbox, SigningKey
+from flask_postal.sandbox import Sandbox
 
 from .captures import api_capture
 from .servers import refusing
@@ -25,15 +24,6 @@ MIB = 1024 * 1024
 OK = {"to": ["ana@example.com"], "from": "hello@example.test", "plain_body": "Hi"}
 AUTHOR = b"From: hello@example.test\r\n"
 RAW = AUTHOR + b"Subject: x\r\nMessage-ID: <own@example.test>\r\n\r\nHi\r\n"
-
-
-@pytest.fixture
-def postal(signing_key: SigningKey) -> Iterator[Sandbox]:
-    """A sandbox whose mails may come from example.test."""
-    with Sandbox(
-        key=signing_key, clock=ManualClock(), domains=["example.test", "susp.test"]
-    ) as running:
-        yield running
 
 
 def call(
@@ -102,38 +92,40 @@ def deliveries(sandbox: Sandbox, number: int) -> Any:
 @pytest.mark.parametrize(("size", "passes"), [(11, True), (12, False)])
 @pytest.mark.parametrize("content", [b"\xff", b"a"])
 def test_a_mail_larger_than_a_database_packet_is_an_error(
-    postal: Sandbox, size: int, passes: bool, content: bytes
+    strict_sandbox: Sandbox, size: int, passes: bool, content: bytes
 ) -> None:
     data = base64.b64encode(content * (size * MIB)).decode()
     attachment = {"name": "a.bin", "data": data}
     expected = ["ana@example.com"] if passes else 500
-    assert send(postal, attachments=[attachment]) == expected
-    assert len(postal.messages) == passes
+    assert send(strict_sandbox, attachments=[attachment]) == expected
+    assert len(strict_sandbox.messages) == passes
 
 
 @pytest.mark.parametrize(("size", "passes"), [(15 * MIB, True), (16 * MIB, False)])
 def test_a_raw_mail_larger_than_a_database_packet_is_an_error(
-    postal: Sandbox, size: int, passes: bool
+    strict_sandbox: Sandbox, size: int, passes: bool
 ) -> None:
-    response = raw_call(postal, RAW + b"a" * size)
+    response = raw_call(strict_sandbox, RAW + b"a" * size)
     assert response.status_code == (200 if passes else 500)
-    assert len(postal.messages) == passes
+    assert len(strict_sandbox.messages) == passes
 
 
-def test_line_ends_count_twice_for_the_database_packet(postal: Sandbox) -> None:
-    assert outcome(raw_call(postal, RAW + b"\r\n" * (4 * MIB))) == 500
+def test_line_ends_count_twice_for_the_database_packet(strict_sandbox: Sandbox) -> None:
+    assert outcome(raw_call(strict_sandbox, RAW + b"\r\n" * (4 * MIB))) == 500
 
 
 @pytest.mark.parametrize("bad", ["a" * 250 + "@b.org", 5, {"a": "b"}])
 def test_the_recipients_before_a_bad_one_get_their_mail(
-    postal: Sandbox, bad: Any
+    strict_sandbox: Sandbox, bad: Any
 ) -> None:
     recipients = ["first@example.com", bad, "third@example.com"]
-    assert send(postal, to=recipients) == 500
-    assert outcome(raw_call(postal, RAW, rcpt_to=recipients)) == 500
-    assert [mail.recipient for mail in postal.messages] == ["first@example.com"] * 2
-    postal.advance(seconds=1)
-    assert {mail.status for mail in postal.messages} == {"Sent"}
+    assert send(strict_sandbox, to=recipients) == 500
+    assert outcome(raw_call(strict_sandbox, RAW, rcpt_to=recipients)) == 500
+    assert [mail.recipient for mail in strict_sandbox.messages] == [
+        "first@example.com"
+    ] * 2
+    strict_sandbox.advance(seconds=1)
+    assert {mail.status for mail in strict_sandbox.messages} == {"Sent"}
 
 
 # ---- requests
@@ -141,9 +133,9 @@ def test_the_recipients_before_a_bad_one_get_their_mail(
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"5", b"null", b'"x"', b"[[1]]", b"{}"])
 def test_a_body_without_an_object_has_no_recipients(
-    postal: Sandbox, body: bytes
+    strict_sandbox: Sandbox, body: bytes
 ) -> None:
-    assert outcome(call(postal, "send/message", body)) == "NoRecipients"
+    assert outcome(call(strict_sandbox, "send/message", body)) == "NoRecipients"
 
 
 @pytest.mark.parametrize(
@@ -161,25 +153,29 @@ def test_a_body_without_an_object_has_no_recipients(
         b"\x1f\x8b\x08\x00",
     ],
 )
-def test_json_that_ruby_refuses_is_a_bad_request(postal: Sandbox, body: bytes) -> None:
-    assert outcome(call(postal, "send/message", body)) == 400
+def test_json_that_ruby_refuses_is_a_bad_request(
+    strict_sandbox: Sandbox, body: bytes
+) -> None:
+    assert outcome(call(strict_sandbox, "send/message", body)) == 400
 
 
-def test_json_may_be_nested_as_deeply_as_ruby_allows(postal: Sandbox) -> None:
+def test_json_may_be_nested_as_deeply_as_ruby_allows(strict_sandbox: Sandbox) -> None:
     body = json.dumps(OK).encode()
     body = body[:-1] + b', "x": ' + b"[" * 99 + b"]" * 99 + b', "y": "\\ud83d\\ude00"}'
-    assert outcome(call(postal, "send/message", body)) == ["ana@example.com"]
+    assert outcome(call(strict_sandbox, "send/message", body)) == ["ana@example.com"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH"])
-def test_get_put_and_patch_are_treated_like_post(postal: Sandbox, method: str) -> None:
-    response = call(postal, "send/message", OK, method=method)
+def test_get_put_and_patch_are_treated_like_post(
+    strict_sandbox: Sandbox, method: str
+) -> None:
+    response = call(strict_sandbox, "send/message", OK, method=method)
     assert outcome(response) == ["ana@example.com"]
 
 
 @pytest.mark.parametrize("method", ["DELETE", "OPTIONS"])
-def test_unknown_methods_are_not_found(postal: Sandbox, method: str) -> None:
-    assert outcome(call(postal, "send/message", OK, method=method)) == 404
+def test_unknown_methods_are_not_found(strict_sandbox: Sandbox, method: str) -> None:
+    assert outcome(call(strict_sandbox, "send/message", OK, method=method)) == 404
 
 
 FORM = "application/x-www-form-urlencoded"
@@ -188,12 +184,14 @@ FORM = "application/x-www-form-urlencoded"
 @pytest.mark.parametrize(
     "name", [name for name in SENT if name.startswith(("ok-", "raw-", "names-"))]
 )
-def test_a_form_gets_the_same_response_as_json(postal: Sandbox, name: str) -> None:
+def test_a_form_gets_the_same_response_as_json(
+    strict_sandbox: Sandbox, name: str
+) -> None:
     recorded = api_capture(name)
     sent = recorded["request"]
     sent["body"] = urlencode({"params": json.dumps(sent["body"])})
     sent["headers"]["Content-Type"] = FORM
-    response = replay(postal, recorded)
+    response = replay(strict_sandbox, recorded)
     assert plain(response.json()) == plain(recorded["response"]["body"])
 
 
@@ -210,17 +208,17 @@ def test_a_form_gets_the_same_response_as_json(postal: Sandbox, name: str) -> No
     ],
 )
 def test_a_form_contains_json_in_the_params_field(
-    postal: Sandbox, form: bytes, expected: Any
+    strict_sandbox: Sandbox, form: bytes, expected: Any
 ) -> None:
-    response = call(postal, "send/message", form, content_type=FORM)
+    response = call(strict_sandbox, "send/message", form, content_type=FORM)
     assert outcome(response) == expected
 
 
-def test_the_query_wins_over_the_body(postal: Sandbox) -> None:
+def test_the_query_wins_over_the_body(strict_sandbox: Sandbox) -> None:
     query = "?to[]=lee@example.com&to[]=kim@example.com&tag=q"
-    response = call(postal, "send/message", OK, query=query)
+    response = call(strict_sandbox, "send/message", OK, query=query)
     assert outcome(response) == ["lee@example.com", "kim@example.com"]
-    assert {mail.tag for mail in postal.messages} == {"q"}
+    assert {mail.tag for mail in strict_sandbox.messages} == {"q"}
 
 
 @pytest.mark.parametrize(
@@ -228,24 +226,24 @@ def test_the_query_wins_over_the_body(postal: Sandbox) -> None:
     [("", "AccessDenied"), ("smtp", "InvalidServerAPIKey")],
 )
 def test_only_the_key_of_an_api_credential_is_accepted(
-    postal: Sandbox, key: str, code: str
+    strict_sandbox: Sandbox, key: str, code: str
 ) -> None:
-    response = call(postal, "send/message", OK, X_Server_API_Key=key)
+    response = call(strict_sandbox, "send/message", OK, X_Server_API_Key=key)
     assert outcome(response) == code
 
 
 @pytest.mark.parametrize("endpoint", ["messages/message", "messages/deliveries"])
 @pytest.mark.parametrize("number", [None, "", " ", {}, [], False])
 def test_a_blank_id_is_a_parameter_error(
-    postal: Sandbox, endpoint: str, number: Any
+    strict_sandbox: Sandbox, endpoint: str, number: Any
 ) -> None:
     expected = "`id` parameter is required but is missing"
-    assert outcome(call(postal, endpoint, {"id": number})) == expected
+    assert outcome(call(strict_sandbox, endpoint, {"id": number})) == expected
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**70])
-def test_an_unknown_id_is_not_found(postal: Sandbox, number: int) -> None:
-    response = call(postal, "messages/message", {"id": number})
+def test_an_unknown_id_is_not_found(strict_sandbox: Sandbox, number: int) -> None:
+    response = call(strict_sandbox, "messages/message", {"id": number})
     assert outcome(response) == "MessageNotFound"
 
 
@@ -306,15 +304,21 @@ ANA = ["ana@example.com"]
     ],
 )
 def test_send_message_fields_of_unexpected_types(
-    postal: Sandbox, fields: dict[str, Any], expected: Any
+    strict_sandbox: Sandbox, fields: dict[str, Any], expected: Any
 ) -> None:
-    assert send(postal, **fields) == expected
+    assert send(strict_sandbox, **fields) == expected
 
 
-def test_values_are_converted_to_text_as_in_ruby(postal: Sandbox) -> None:
+def test_values_are_converted_to_text_as_in_ruby(strict_sandbox: Sandbox) -> None:
     headers = {"X-List": ["a", "b"], "X-Dict": {"a": None}, "X-True": True, "X-Int": 5}
-    send(postal, headers=headers, subject=["a", "b"], plain_body=["a", 1], tag=True)
-    (mail,) = postal.messages
+    send(
+        strict_sandbox,
+        headers=headers,
+        subject=["a", "b"],
+        plain_body=["a", 1],
+        tag=True,
+    )
+    (mail,) = strict_sandbox.messages
     assert (mail.subject, mail.content.text, mail.tag) == ("a, b", "a1", "1")
     assert mail.content.header("x-list") == '["a", "b"]'
     assert mail.content.header("x-dict") == '{"a"=>nil}'
@@ -334,19 +338,19 @@ def test_values_are_converted_to_text_as_in_ruby(postal: Sandbox) -> None:
     ],
 )
 def test_bounce_is_set_by_any_value_but_null_and_false(
-    postal: Sandbox, value: Any, bounce: bool
+    strict_sandbox: Sandbox, value: Any, bounce: bool
 ) -> None:
-    send(postal, bounce=value)
-    raw_call(postal, RAW, bounce=value)
-    assert [mail.bounce for mail in postal.messages] == [bounce] * 2
+    send(strict_sandbox, bounce=value)
+    raw_call(strict_sandbox, RAW, bounce=value)
+    assert [mail.bounce for mail in strict_sandbox.messages] == [bounce] * 2
 
 
-def test_an_attached_mail_gets_crlf_line_ends(postal: Sandbox) -> None:
+def test_an_attached_mail_gets_crlf_line_ends(strict_sandbox: Sandbox) -> None:
     mail = "Subject: é\n\nHi\n".encode()
     data = base64.b64encode(mail).decode()
     attachment = {"name": "a.eml", "content_type": "message/rfc822", "data": data}
-    send(postal, attachments=[attachment])
-    (file,) = postal.messages[0].content.attachments
+    send(strict_sandbox, attachments=[attachment])
+    (file,) = strict_sandbox.messages[0].content.attachments
     assert file.content == mail.replace(b"\n", b"\r\n")
 
 
@@ -362,8 +366,10 @@ def test_an_attached_mail_gets_crlf_line_ends(postal: Sandbox) -> None:
         b"X: y\r\n",
     ],
 )
-def test_every_author_must_be_authorised(postal: Sandbox, author: bytes) -> None:
-    response = raw_call(postal, author + b"\r\nHi")
+def test_every_author_must_be_authorised(
+    strict_sandbox: Sandbox, author: bytes
+) -> None:
+    response = raw_call(strict_sandbox, author + b"\r\nHi")
     assert response.json()["data"] == {"code": "UnauthenticatedFromAddress"}
 
 
@@ -384,9 +390,9 @@ def test_every_author_must_be_authorised(postal: Sandbox, author: bytes) -> None
     ],
 )
 def test_send_raw_fields_of_unexpected_types(
-    postal: Sandbox, fields: dict[str, Any], expected: Any
+    strict_sandbox: Sandbox, fields: dict[str, Any], expected: Any
 ) -> None:
-    assert outcome(raw_call(postal, RAW, **fields)) == expected
+    assert outcome(raw_call(strict_sandbox, RAW, **fields)) == expected
 
 
 @pytest.mark.parametrize(
@@ -402,75 +408,81 @@ def test_send_raw_fields_of_unexpected_types(
     ],
 )
 def test_the_message_id_of_a_raw_mail(
-    postal: Sandbox, raw: bytes, message_id: str | None
+    strict_sandbox: Sandbox, raw: bytes, message_id: str | None
 ) -> None:
-    data = raw_call(postal, raw).json()["data"]
+    data = raw_call(strict_sandbox, raw).json()["data"]
     assert data["message_id"] == message_id
     number = data["messages"]["ana@example.com"]["id"]
-    assert message(postal, number)["details"]["message_id"] == message_id
+    assert message(strict_sandbox, number)["details"]["message_id"] == message_id
 
 
-def test_an_empty_message_id_is_replaced(postal: Sandbox) -> None:
-    data = raw_call(postal, AUTHOR + b"Message-ID:\r\n\r\nHi").json()["data"]
+def test_an_empty_message_id_is_replaced(strict_sandbox: Sandbox) -> None:
+    data = raw_call(strict_sandbox, AUTHOR + b"Message-ID:\r\n\r\nHi").json()["data"]
     assert re.fullmatch(r"[^\s<>@]+@[^\s<>@]+", data["message_id"])
 
 
-def test_a_message_id_of_over_255_characters_is_an_error(postal: Sandbox) -> None:
+def test_a_message_id_of_over_255_characters_is_an_error(
+    strict_sandbox: Sandbox,
+) -> None:
     raw = AUTHOR + b"Message-ID: <%b@b.c>\r\n\r\nHi" % (b"a" * 252)
-    assert outcome(raw_call(postal, raw)) == 500
-    assert outcome(raw_call(postal, raw, rcpt_to=[])) == []
-    assert postal.messages == []
+    assert outcome(raw_call(strict_sandbox, raw)) == 500
+    assert outcome(raw_call(strict_sandbox, raw, rcpt_to=[])) == []
+    assert strict_sandbox.messages == []
 
 
-def test_an_overlong_tag_in_a_header_ends_without_a_webhook(postal: Sandbox) -> None:
-    postal.tracking_url = f"{refusing()}/postal/tracking/"
+def test_an_overlong_tag_in_a_header_ends_without_a_webhook(
+    strict_sandbox: Sandbox,
+) -> None:
+    strict_sandbox.tracking_url = f"{refusing()}/postal/tracking/"
     tag = "x" * 256
     raw = AUTHOR + f"X-Postal-Tag: {tag}\r\n\r\nHi".encode()
-    assert outcome(raw_call(postal, raw)) == ANA
-    assert send(postal, headers={"X-Postal-Tag": tag}) == ANA
-    postal.advance(seconds=10)
-    for mail in postal.messages:
+    assert outcome(raw_call(strict_sandbox, raw)) == ANA
+    assert send(strict_sandbox, headers={"X-Postal-Tag": tag}) == ANA
+    strict_sandbox.advance(seconds=10)
+    for mail in strict_sandbox.messages:
         assert (mail.status, mail.tag) == ("Error", None)
-        (delivery,) = deliveries(postal, mail.id)
+        (delivery,) = deliveries(strict_sandbox, mail.id)
         assert (delivery["status"], delivery["time"]) == ("Error", None)
-    assert postal.requests == []
+    assert strict_sandbox.requests == []
 
 
-def test_a_tag_in_a_header_is_decoded_and_the_last_counts(postal: Sandbox) -> None:
+def test_a_tag_in_a_header_is_decoded_and_the_last_counts(
+    strict_sandbox: Sandbox,
+) -> None:
     raw = AUTHOR + b"X-Postal-Tag: a\r\nX-Postal-Tag: =?utf-8?q?caf=C3=A9?=\r\n\r\n"
-    raw_call(postal, raw)
-    assert postal.messages[0].tag == "café"
+    raw_call(strict_sandbox, raw)
+    assert strict_sandbox.messages[0].tag == "café"
 
 
 # ---- what is stored
 
 
-def test_a_held_mail_expires_after_seven_days(postal: Sandbox) -> None:
-    send(postal, to=["held@example.com"])
-    postal.advance(seconds=1)
-    status = message(postal, postal.messages[0].id)["status"]
+def test_a_held_mail_expires_after_seven_days(strict_sandbox: Sandbox) -> None:
+    send(strict_sandbox, to=["held@example.com"])
+    strict_sandbox.advance(seconds=1)
+    status = message(strict_sandbox, strict_sandbox.messages[0].id)["status"]
     assert status["held"] is True
     assert status["hold_expiry"] == status["last_delivery_attempt"] + 7 * 24 * 3600
 
 
-def test_a_bounced_mail_names_its_bounce(postal: Sandbox) -> None:
-    postal.tracking_url = f"{refusing()}/postal/tracking/"
-    send(postal, to=["bounced@example.com"])
-    postal.advance(seconds=10)
-    mail = postal.messages[0]
-    event = postal.requests[-1].payload
+def test_a_bounced_mail_names_its_bounce(strict_sandbox: Sandbox) -> None:
+    strict_sandbox.tracking_url = f"{refusing()}/postal/tracking/"
+    send(strict_sandbox, to=["bounced@example.com"])
+    strict_sandbox.advance(seconds=10)
+    mail = strict_sandbox.messages[0]
+    event = strict_sandbox.requests[-1].payload
     bounce = event["bounce"]
     assert bounce["spam_status"] == "NotChecked"
-    sent, bounced = deliveries(postal, mail.id)
+    sent, bounced = deliveries(strict_sandbox, mail.id)
     assert (sent["status"], bounced["status"]) == ("Sent", "Bounced")
     assert f"<msg:{bounce['id']}>" in bounced["details"]
     assert (bounced["output"], bounced["log_id"], bounced["time"]) == (None, None, None)
-    status = message(postal, mail.id)["status"]
+    status = message(strict_sandbox, mail.id)["status"]
     assert status["status"] == "Bounced"
     assert status["last_delivery_attempt"] == bounced["timestamp"]
-    stored = message(postal, bounce["id"])
+    stored = message(strict_sandbox, bounce["id"])
     assert stored["status"]["status"] == "Processed"
     assert stored["details"]["bounce_for_id"] == mail.id
     assert stored["inspection"]["inspected"] is False
-    (processed,) = deliveries(postal, bounce["id"])
+    (processed,) = deliveries(strict_sandbox, bounce["id"])
     assert f"<msg:{mail.id}>" in processed["details"]

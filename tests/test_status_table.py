@@ -18,16 +18,12 @@ from flask_postal import Postal, RejectMail, inbound_received, tracking_received
 from flask_postal.sandbox import SigningKey
 from flask_postal.sandbox.webhook_bodies import serialize, webhook
 
-from .captures import DKIM_RECORD, KEY1024_DKIM_RECORD, Recorded, flip_bit
+from .captures import DKIM_RECORD, KEY1024_DKIM_RECORD, SHA1, SHA256, Recorded, flip_bit
+from .captures import KID_HEADER as KID
 from .conftest import MakeApp
 
 SENT = Recorded.load("webhooks/MessageSent")
 MAIL = Recorded.load("inbound/raw-json")
-SHA256, SHA1, KID = (
-    "X-Postal-Signature-256",
-    "X-Postal-Signature",
-    "X-Postal-Signature-Kid",
-)
 BOTH = pytest.mark.parametrize(
     ("recorded", "column"), [(SENT, 0), (MAIL, 1)], ids=["tracking", "inbound"]
 )

@@ -21,6 +21,7 @@ from flask_postal import (
 from flask_postal.sending import http
 
 from .conftest import MakeApp
+from .mails import message as make_message
 from .secret import SECRET, everything_about
 from .servers import (
     Act,
@@ -41,18 +42,6 @@ from .servers import (
 Send = Callable[..., Any]
 
 
-def welcome(**changes: Any) -> Message:
-    return Message(
-        **{
-            "subject": "Hi",
-            "recipients": ["ana@example.com"],
-            "body": "x",
-            "sender": "a@example.com",
-            **changes,
-        }
-    )
-
-
 @pytest.fixture
 def send(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> Send:
     """Send a message to a server, from one app per server and without waiting."""
@@ -68,7 +57,7 @@ def send(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> Send:
             apps[url] = make_app(POSTAL_API_URL=url, **settings)
         app, postal = apps[url]
         with app.app_context():
-            return postal.send(message or welcome())
+            return postal.send(message or make_message())
 
     return send
 
@@ -290,7 +279,7 @@ def test_large_attachments_are_encoded_while_they_are_sent(
     data = bytes(range(256)) * 3000 + b"\xff"
     path = tmp_path / "report.bin"
     path.write_bytes(data)
-    message = welcome()
+    message = make_message()
     message.attach("a.bin", "application/octet-stream", data)
     message.attach_file(path)
     with loopback() as server:
@@ -308,7 +297,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error(
 ) -> None:
     path = tmp_path / "report.bin"
     path.write_bytes(b"\xff" * 500_000)
-    message = welcome()
+    message = make_message()
     message.attach_file(path)
     with loopback() as server:
         app, postal = make_app(POSTAL_API_URL=server.url, POSTAL_API_KEY=SECRET)
@@ -330,7 +319,7 @@ def test_threads_share_the_pool_but_not_their_responses(make_app: MakeApp) -> No
             with app.app_context():
                 for turn in range(10):
                     address = f"user{number}-{turn}@example.com"
-                    result = postal.send(welcome(recipients=[address]))
+                    result = postal.send(make_message(recipients=[address]))
                     if list(result.recipients) != [address]:
                         wrong.append(address)
 

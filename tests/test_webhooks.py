@@ -11,7 +11,10 @@ from flask_postal import EventType, tracking_received
 from .captures import (
     JWKS,
     KEY1024_DKIM_RECORD,
+    KID_HEADER,
     PUBLIC_KEY_P,
+    SHA1,
+    SHA256,
     Recorded,
     flip_bit,
 )
@@ -19,11 +22,6 @@ from .conftest import MakeApp
 
 SENT = Recorded.load("webhooks/MessageSent")
 MAIL = Recorded.load("inbound/raw-json")
-SHA256, SHA1, KID_HEADER = (
-    "X-Postal-Signature-256",
-    "X-Postal-Signature",
-    "X-Postal-Signature-Kid",
-)
 
 
 def test_recorded_message_sent_is_emitted_normalized(
