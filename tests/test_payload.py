@@ -183,7 +183,7 @@ def test_duplicate_recipients_are_sent_once_and_found_under_every_spelling() -> 
         assert ready.aliases[spelling] == "ana@Bücher.example"
 
 
-def test_the_default_sender_is_used_if_there_is_none() -> None:
+def test_the_default_sender_is_used_if_the_message_has_none() -> None:
     for value in ("Acme <a@b.c>", ("Acme", "a@b.c")):
         assert (
             wire(message(sender=None), default_sender=value)["from"] == "Acme <a@b.c>"

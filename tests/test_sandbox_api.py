@@ -53,7 +53,7 @@ def plain(content: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SENT)
-def test_recorded_requests_give_the_recorded_answers(
+def test_recorded_requests_give_the_recorded_responses(
     strict_sandbox: Sandbox, name: str
 ) -> None:
     recorded = api_capture(name)

@@ -96,7 +96,7 @@ def test_verified_requests_can_be_queued_and_handled_later(
 @pytest.mark.parametrize(
     ("recorded", "hook", "status"), [(SENT, "tracking", 403), (MAIL, "inbound", 503)]
 )
-def test_a_forged_request_is_refused_with_the_status_to_answer(
+def test_a_forged_request_is_refused_with_the_status_to_send(
     make_app: MakeApp, recorded: Recorded, hook: str, status: int
 ) -> None:
     app, postal = make_app()

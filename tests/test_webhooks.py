@@ -166,7 +166,7 @@ def test_without_the_key_postal_is_made_to_retry(
     assert inbound == []
 
 
-def test_a_receiver_that_raises_makes_postal_retry_and_stops_no_other(
+def test_a_receiver_that_raises_makes_postal_retry_and_does_not_stop_others(
     make_app: MakeApp, tracking: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = make_app()
