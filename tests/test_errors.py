@@ -102,12 +102,12 @@ def test_every_recorded_success_is_a_result(make_app: MakeApp, name: str) -> Non
 def test_the_wrong_api_key_is_not_echoed(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert SECRET in json.dumps(
-        api_capture("err-InvalidServerAPIKey")["response"]["body_raw"]
-    ).replace("nope", SECRET)
-    with caplog.at_level(logging.DEBUG), pytest.raises(APIError) as caught:
+    assert "nope" in api_capture("err-InvalidServerAPIKey")["response"]["body_raw"]
+    with (
+        caplog.at_level(logging.DEBUG),
+        pytest.raises(APIError, match="set POSTAL_API_KEY") as caught,
+    ):
         send(make_app, answer_of("err-InvalidServerAPIKey"))
-    assert "set POSTAL_API_KEY" in str(caught.value)
     assert SECRET not in everything_about(caught.value) + caplog.text
 
 

@@ -373,7 +373,7 @@ def form(**fields: str) -> bytes:
     ids=lambda body: repr(body[:30]),
 )
 def test_a_form_that_postal_would_not_send_is_refused(body: bytes) -> None:
-    with pytest.raises(PayloadError, match=r"."):
+    with pytest.raises(PayloadError, match=r"form|mail|message|base64"):
         parse_inbound(body, FORM)
 
 
@@ -426,7 +426,7 @@ def test_fields_of_any_type_are_accepted(fields: dict[str, Any]) -> None:
     ],
 )
 def test_json_without_a_mail_is_refused(body: bytes) -> None:
-    with pytest.raises(PayloadError, match=r"."):
+    with pytest.raises(PayloadError, match=r"mail|message|base64|JSON"):
         parse_inbound(body, JSON)
 
 

@@ -32,7 +32,7 @@ from .captures import (
     flip_bit,
 )
 from .conftest import MakeApp
-from .servers import accept, answering, loopback, refusing
+from .servers import answering, loopback, refusing
 
 SENT = Recorded.load("webhooks/MessageSent")
 KEY = load_keys(DKIM_RECORD)[0]
@@ -429,7 +429,6 @@ def test_a_response_that_is_not_a_key_set_is_refused(act: Any) -> None:
     assert request.head.startswith("GET /.well-known/jwks.json ")
     assert "x-server-api-key" not in request.headers
     assert "authorization" not in request.headers
-    assert accept is not act
 
 
 def test_netrc_is_not_read(
@@ -501,7 +500,7 @@ def test_a_fetch_ends_at_its_deadline_even_if_data_keeps_coming(
 
     with loopback(until_closed) as server:
         began = time.monotonic()
-        with pytest.raises(OSError, match=r"."):
+        with pytest.raises(OSError, match=r"(?i)connection|slow|timed out"):
             fetch_jwks(server.url, None)
         assert time.monotonic() - began < 5  # 50 s without a deadline
         server.stopping.set()

@@ -650,7 +650,7 @@ def test_interrupted_jobs_are_finished_after_a_crash(
         pass
 
     def die(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
-        raise Killed
+        raise Killed("killed")
 
     def open_sandbox() -> Sandbox:
         return Sandbox(
@@ -664,7 +664,7 @@ def test_interrupted_jobs_are_finished_after_a_crash(
     sandbox = open_sandbox()
     sandbox.call_with(die)
     sandbox.accept(["a@b.c"], b"Subject: x\r\n\r\n", subject="x")
-    with pytest.raises(Killed):
+    with pytest.raises(Killed, match="killed"):
         sandbox.advance(seconds=1)
     again = open_sandbox()
     again.call_with(lambda url, body, headers: WebhookResponse(200, ""))
@@ -782,7 +782,7 @@ def test_only_loopback_urls_are_accepted(sandbox: Sandbox, url: str) -> None:
     for hook in ("tracking_url", "inbound_url"):
         with pytest.raises(ConfigurationError, match="calls loopback only"):
             setattr(sandbox, hook, url)
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="loopback only"):
         call_url(url, b"", {})
 
 

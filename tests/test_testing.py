@@ -92,7 +92,7 @@ def test_the_sandbox_delivers_replies(
 def test_the_sandbox_can_simulate_faults(app: Flask, postal_sandbox: Sandbox) -> None:
     postal_sandbox.fault("502", times=1)
     app.testing = True
-    with pytest.raises(APIError):
+    with pytest.raises(APIError, match="HTTP 502"):
         app.test_client().post("/welcome/ana@example.com")
 
 

@@ -209,7 +209,7 @@ def test_the_time_to_connect_is_limited(send: Send) -> None:
             client.connect_ex(("127.0.0.1", port))
             waiting.append(client)
         started = time.monotonic()
-        with pytest.raises(TransportError):
+        with pytest.raises(TransportError, match=r"[Tt]imed out"):
             send(
                 f"http://127.0.0.1:{port}",
                 POSTAL_TIMEOUT=0.3,
