@@ -1,7 +1,8 @@
-"""Fixtures for the tests of an app; they want a fixture ``app`` that returns it.
+"""pytest fixtures for testing an app. They need a fixture ``app`` that returns it.
 
-pytest imports this in every project of an environment: nothing heavy is imported here
-before a fixture is used. :mod:`.testing` does the work.
+pytest imports this module in every project of the environment, even in those that don't
+use Flask-Postal. So it imports :mod:`.testing`, which does the work, only when a
+fixture is used.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["postal_outbox", "postal_sandbox", "postal_signing_key", "postal_webh
 
 @pytest.fixture
 def postal_outbox(request: pytest.FixtureRequest) -> Iterator[list[Message]]:
-    """What the app sends, as a list of messages; nothing leaves."""
+    """List of the messages that the app sends. None of them is really sent."""
     from .testing import outbox
 
     with outbox(_app(request)) as messages:
@@ -32,9 +33,10 @@ def postal_outbox(request: pytest.FixtureRequest) -> Iterator[list[Message]]:
 def postal_sandbox(
     request: pytest.FixtureRequest, postal_signing_key: SigningKey
 ) -> Iterator[Sandbox]:
-    """A Postal that the app really sends to, and that calls its webhooks.
+    """Simulated Postal that the app sends to over HTTP, and that calls its webhooks.
 
-    Time stands still until ``advance(minutes=2)`` or ``wait_for("delivered")``.
+    Time stands still until ``advance(minutes=2)`` or ``wait_for("delivered")`` moves
+    it.
     """
     from .testing import sandboxed
 
@@ -46,7 +48,7 @@ def postal_sandbox(
 def postal_webhook(
     request: pytest.FixtureRequest, postal_signing_key: SigningKey
 ) -> Iterator[WebhookClient]:
-    """Posts signed requests: ``.tracking("delivered")``, ``.inbound(eml)``."""
+    """Client for signed requests: ``.tracking("delivered")``, ``.inbound(eml)``."""
     from .testing import WebhookClient
 
     with WebhookClient(_app(request), postal_signing_key) as client:
@@ -55,7 +57,7 @@ def postal_webhook(
 
 @pytest.fixture(scope="session")
 def postal_signing_key() -> SigningKey:
-    """The key that all requests of a test run are signed with."""
+    """Key that signs all requests of a test run, generated only once."""
     from .sandbox import SigningKey
 
     return SigningKey.generate()
@@ -68,6 +70,6 @@ def _app(request: pytest.FixtureRequest) -> Any:
         if error.argname != "app":
             raise
     pytest.fail(
-        "the postal fixtures want a fixture named 'app' that returns the Flask app",
+        "Flask-Postal's fixtures need a fixture named 'app' that returns the Flask app",
         pytrace=False,
     )

@@ -1,6 +1,6 @@
-"""What the tests of an app need; :mod:`.pytest_plugin` has the same as fixtures.
+"""Helpers for the tests of an app; :mod:`.pytest_plugin` has them as fixtures.
 
-``outbox`` records mails and lets none out, ``sandboxed`` sends them to a
+:func:`outbox` records messages without sending them, :func:`sandboxed` sends them to a
 :class:`.Sandbox`, and :class:`WebhookClient` posts signed requests to the app.
 """
 
@@ -35,9 +35,12 @@ __all__ = ["WebhookClient", "outbox", "sandboxed"]
 
 @contextmanager
 def outbox(app: Flask) -> Iterator[list[Message]]:
-    """Record what an app sends through any of its Postals, and let nothing out.
+    """Record the messages that an app sends, without sending them.
 
-    The list holds copies with nothing left to resolve, in the order of sending.
+    It covers all Postals of the app. The list contains a copy of each message in the
+    order of sending, with defaults merged and templates rendered.
+
+    :raises ConfigurationError: if the app has no Postal.
     """
     messages: list[Message] = []
 
@@ -56,14 +59,16 @@ def outbox(app: Flask) -> Iterator[list[Message]]:
 def sandboxed(
     app: Flask, key: SigningKey | None = None, name: str | None = None
 ) -> Iterator[Sandbox]:
-    """Have an app send to a sandbox, really and over HTTP, and get its webhooks.
+    """Connect an app to a sandbox: it sends over HTTP, and gets webhooks.
 
-    Time stands still: ``sandbox.advance(minutes=2)`` and ``sandbox.wait_for(...)`` move
-    it. Webhooks are handed to the app in this process; what a receiver raises fails
-    the test that waits for its event.
+    Time stands still until ``sandbox.advance(minutes=2)`` or ``sandbox.wait_for(...)``
+    moves it. Webhooks are delivered to the app in this process. If a receiver raises,
+    ``wait_for`` raises the same exception, so that the test fails with its traceback.
 
-    :param key: The key to sign with; making one takes a tenth of a second.
-    :param name: Which Postal, where the app has several.
+    :param key: The key to sign with. Pass one to save time: generating a key takes a
+        tenth of a second.
+    :param name: The name of the Postal, if the app has several.
+    :raises ConfigurationError: if the app has no such Postal.
     """
     postal = _postal(app, name)
     with Sandbox(key=key, clock=ManualClock()) as sandbox:
@@ -78,10 +83,10 @@ def sandboxed(
 
 
 class _Failures(logging.Handler):
-    """Remembers what receivers raised, by the body of the request.
+    """Logging handler that collects what receivers raise, by the body of the request.
 
-    The app answers 500 and logs it, as in production; a test that waits for the event
-    should fail with the traceback.
+    As in production, the app responds with 500 and logs the exception. A test that
+    waits for the event should fail with that exception and its traceback.
     """
 
     def __init__(self) -> None:
@@ -90,7 +95,7 @@ class _Failures(logging.Handler):
         self._current = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note what was raised for the request that this thread hands to the app."""
+        """Store the exception for the request that this thread delivers to the app."""
         error = record.exc_info[1] if record.exc_info else None
         body = getattr(self._current, "body", None)
         if error is not None and body is not None:
@@ -98,7 +103,7 @@ class _Failures(logging.Handler):
 
     @contextmanager
     def watching(self, sandbox: Sandbox) -> Iterator[None]:
-        """Have a sandbox raise what is remembered."""
+        """Have a sandbox's ``wait_for`` raise the collected exceptions."""
         logger = logging.getLogger("flask_postal.webhooks")
         logger.addHandler(self)
         call = sandbox.target
@@ -119,12 +124,13 @@ class _Failures(logging.Handler):
 
 
 class WebhookClient:
-    """Posts requests to an app's webhooks, signed as Postal signs them.
+    """Client that posts requests to an app's webhooks, signed as Postal signs them.
 
-    Use it as a context manager: the app trusts its key inside the ``with`` block.
+    Use it as a context manager: the app trusts its key inside of the ``with`` block.
 
-    :param key: The key to sign with; making one takes a tenth of a second.
-    :param name: Which Postal, where the app has several.
+    :param key: The key to sign with. Pass one to save time: generating a key takes a
+        tenth of a second.
+    :param name: The name of the Postal, if the app has several.
     :raises ConfigurationError: if the app has no such Postal, or no webhooks.
     """
 
@@ -169,13 +175,17 @@ class WebhookClient:
     ) -> TestResponse:
         """Post a tracking event.
 
-        :param event: One of ``event.event_type``, such as ``"bounced"``, or Postal's
-            name, such as ``"DomainDNSError"``.
-        :param recipient: Whom it is about: an address, or one of ``result.recipients``,
-            whose id and token it then has.
-        :param set: Path -> value, for all else in the body:
+        :param event: A value of ``event.event_type``, such as ``"bounced"``, or
+            Postal's name, such as ``"DomainDNSError"``.
+        :param recipient: The recipient of the message that the event is about: an
+            address, or one of ``result.recipients``, which sets id and token too.
+        :param id: Postal's id of the message.
+        :param token: Postal's token of the message.
+        :param message_id: The Message-ID, without angle brackets.
+        :param sender: The envelope sender.
+        :param set: Path -> value of other changes to the body, such as
             ``{"payload.output": "550 5.7.1 Blocked"}``.
-        :returns: The app's answer.
+        :returns: The app's response.
         :raises ValueError: for an unknown event or path.
         """
         sent = None
@@ -210,16 +220,20 @@ class WebhookClient:
         strip_replies: bool = False,
         spam: bool = False,
     ) -> TestResponse:
-        """Post a mail that comes in.
+        """Post inbound mail.
 
-        :param mail: The mail, or a file that holds it. :func:`.compose_mail` and
-            :func:`.reply_to` of :mod:`flask_postal.sandbox` write one.
+        :param mail: The email, or the path of a file that contains it.
+            :func:`.compose_mail` and :func:`.reply_to` of :mod:`flask_postal.sandbox`
+            build one.
         :param to: The envelope recipient; the first address in To if not given.
         :param sender: The envelope sender; ``None`` for ``<>``.
         :param format: ``"raw-json"``, ``"raw-form"``, ``"hash-json"`` or
-            ``"hash-form"``: what the HTTP endpoint in Postal is set to.
-        :param spam: Whether Postal takes it for spam.
-        :returns: The app's answer.
+            ``"hash-form"``: the format that the HTTP endpoint in Postal is set to.
+        :param strip_replies: Whether the HTTP endpoint is set to separate quoted
+            replies.
+        :param spam: Whether Postal classifies the mail as spam.
+        :returns: The app's response.
+        :raises ValueError: for an unknown format, or an email of over 25 MB.
         """
         if isinstance(mail, EmailMessage):
             mail = mail.as_bytes(policy=SMTP)
@@ -256,7 +270,7 @@ class WebhookClient:
     def _answer(self) -> TestResponse:
         response, self._response = self._response, None
         if response is None:
-            raise RuntimeError("the app was not called")
+            raise RuntimeError("no request was posted to the app")
         return response
 
 

@@ -48,19 +48,19 @@ def run(app: Flask, *arguments: str) -> tuple[int, str]:
 def test_a_correctly_configured_app_passes(sandbox: Sandbox) -> None:
     code, output = run(good(sandbox), "check")
     # The sandbox is the only warning; it is one because `flask --debug` is off.
-    assert "warning  this is a sandbox: no mail reaches anybody" in output
+    assert "warning  this is a sandbox, which delivers no mail" in output
     assert (code, output.count("error"), output.count("warning")) == (0, 0, 1), output
-    assert f"{sandbox.url} takes the API key" in output
+    assert f"{sandbox.url} accepts the API key" in output
     assert f"webhook key {sandbox.key.public.kid}, 2048 bits" in output
     assert "tracking-received: 1 receiver(s)" in output
-    assert "/postal/inbound/ refuses strangers" in output
+    assert "/postal/inbound/ is routed to Flask-Postal" in output
     assert sandbox.api_key not in output
 
 
 def test_a_key_that_postal_does_not_sign_with_is_reported(sandbox: Sandbox) -> None:
     code, output = run(good(sandbox, POSTAL_WEBHOOK_KEY=DKIM_RECORD), "check")
     assert code == 1
-    assert "POSTAL_WEBHOOK_KEY is not what Postal signs with" in output
+    assert "POSTAL_WEBHOOK_KEY is not the key that Postal signs with" in output
     assert f"Postal serves {sandbox.key.public.kid}" in output
     assert "postal default-dkim-record" in output
     key = sandbox.key.record()
@@ -74,8 +74,8 @@ def test_the_key_is_not_compared_if_postal_serves_none(sandbox: Sandbox) -> None
     with loopback(answering("404 Not Found")) as server:
         app = good(sandbox, POSTAL_API_URL=server.url, POSTAL_WEBHOOK_KEY=DKIM_RECORD)
         _, output = run(app, "check")
-    assert "not compared, for Postal serves no keys" in output
-    assert "not what Postal signs with" not in output
+    assert "not compared, because Postal serves no keys" in output
+    assert "not the key that Postal signs with" not in output
 
 
 def login_required(app: Flask) -> None:
@@ -113,7 +113,7 @@ def config(**values: Any) -> Callable[[Flask], None]:
         (limited, "a rate limiter may answer Postal", limited_but_not_postal),
         (
             config(TRUSTED_HOSTS=["app.example.com"]),
-            "TRUSTED_HOSTS lets in app.example.com only",
+            "TRUSTED_HOSTS allows app.example.com only",
             config(TRUSTED_HOSTS=None),
         ),
     ],
@@ -161,7 +161,7 @@ def test_app_code_that_does_not_affect_webhooks_is_not_reported(
 @pytest.mark.parametrize(
     ("settings", "code", "text", "cure"),
     [
-        ({"POSTAL_API_URL": ""}, 1, "no URL", "set POSTAL_API_URL"),
+        ({"POSTAL_API_URL": ""}, 1, "no API URL", "set POSTAL_API_URL"),
         ({"POSTAL_API_KEY": ""}, 1, "no API key", "set POSTAL_API_KEY"),
         ({"POSTAL_API_KEY": "wrong"}, 1, "InvalidServerAPIKey", "POSTAL_API_KEY"),
         ({"POSTAL_API_URL": refusing()}, 1, "can't be reached", "API_URL"),
@@ -171,7 +171,7 @@ def test_app_code_that_does_not_affect_webhooks_is_not_reported(
         (
             {"POSTAL_API_URL": "", "POSTAL_WEBHOOK_KEY": None},
             1,
-            "no webhook can be checked",
+            "no webhook can be verified",
             "postal default-dkim-record",
         ),
     ],
@@ -202,19 +202,19 @@ def test_the_public_url_is_requested(sandbox: Sandbox) -> None:
     with loopback(answering("308 Redirect", b"")) as server:
         code, output = run(app, "check", "--url", server.url)
     assert code == 1
-    assert "answers HTTP 308, and not from us" in output
+    assert "answers HTTP 308, but this is not a response of Flask" in output
     code, output = run(app, "check", "--url", refusing())
     assert (code, "can't be reached" in output) == (1, True)
     with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
         code, output = run(app, "check", "--url", server.url)
-    assert (code, output.count("refuses what is not signed")) == (0, 2)
+    assert (code, output.count("refuses unsigned requests")) == (0, 2)
     (first, *_) = server.bodies
     assert first.headers["authorization"] == "Basic dXNlcjpwYXNzd29yZA=="
     with loopback(
         answering("401 Unauthorized", b"wrong password [12345678]")
     ) as server:
         code, output = run(app, "check", "--url", server.url)
-    assert (code, output.count("wants another password")) == (1, 2)
+    assert (code, output.count("expects another password")) == (1, 2)
 
 
 def test_the_url_may_contain_a_password_and_a_query(sandbox: Sandbox) -> None:
@@ -222,7 +222,7 @@ def test_the_url_may_contain_a_password_and_a_query(sandbox: Sandbox) -> None:
     with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
         url = server.url.replace("//", "//u:geheim@") + "/postal/tracking/?x=1"
         code, output = run(app, "check", "--url", url)
-    assert (code, output.count("refuses what is not signed")) == (0, 1), output
+    assert (code, output.count("refuses unsigned requests")) == (0, 1), output
     (request,) = server.requests
     assert request.head.startswith("POST /postal/tracking/ ")
 
@@ -238,13 +238,13 @@ def test_the_webhook_password_is_not_sent_over_plain_http(
 
     monkeypatch.setattr("requests.post", post)
     _, output = run(good(sandbox), "check", "--url", "http://app.example.com")
-    assert "is plain http: the password of the webhooks would travel" in output
+    assert "is plain http: the password of the webhooks would be sent" in output
     assert [headers.get("Authorization") for headers in sent] == [None, None]
 
 
 def test_suppressed_sending_is_a_warning(sandbox: Sandbox) -> None:
     _, output = run(good(sandbox, MAIL_SUPPRESS_SEND=True), "check")
-    assert "no mail is sent: messages are checked and suppressed" in output
+    assert "no mail is sent: messages are validated and then suppressed" in output
 
 
 def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:
@@ -262,10 +262,13 @@ def test_the_url_is_compared_with_the_webhook_routes(sandbox: Sandbox) -> None:
     with loopback(answering("403 Forbidden", b"no signature [12345678]")) as server:
         right = f"{server.url}/postal/tracking/"
         code, output = run(app, "check", "--url", right)
-        assert (code, output.count("refuses what is not signed")) == (0, 1)
+        assert (code, output.count("refuses unsigned requests")) == (0, 1)
         code, output = run(app, "check", "--url", f"{server.url}/mail/inbound/")
     assert code == 1
-    assert f"{server.url}/mail/inbound/ is not this app's: its webhooks are" in output
+    assert (
+        f"{server.url}/mail/inbound/ is not a URL of this app: its webhooks are"
+        in output
+    )
     assert "/postal/inbound/ and /postal/tracking/" in output
 
 
@@ -277,7 +280,7 @@ def test_the_sandbox_urls_are_compared_with_the_webhook_routes(
     sandbox.inbound_url = "http://127.0.0.1:5000/postal/inbound"
     code, output = run(app, "check")
     assert code == 1
-    assert "tracking: the sandbox posts to /mail/tracking/, and this app has" in output
+    assert "tracking: the sandbox posts to /mail/tracking/, but this app has" in output
     assert "inbound: the sandbox posts" not in output
 
 

@@ -47,7 +47,8 @@ def test_a_test_mail_is_sent(app: Flask, sandbox: Sandbox) -> None:
         "me@example.com",
     )
     assert (
-        f"took the mail to ana@example.com: id {mail.id}, token {mail.token}" in output
+        f"accepted the message to ana@example.com: id {mail.id}, token {mail.token}"
+        in output
     )
     assert run(app, "send-test", "nonsense")[0] == 1
     app.config["POSTAL_SUPPRESS_SEND"] = True
@@ -61,7 +62,10 @@ def test_events_are_triggered(app: Flask, tracking: list[Any]) -> None:
         *("--set", "payload.output=550 5.7.1 No", "--set", "payload.message.id=7"),
     )
     assert code == 0
-    assert "MessageDeliveryFailed about the mail to bo@example.com, to http" in output
+    assert (
+        "MessageDeliveryFailed about the message to bo@example.com, posted to http"
+        in output
+    )
     assert "200: Postal is done with this event" in output
     (event,) = tracking
     assert (event.recipient, event.id) == ("bo@example.com", 7)
@@ -112,8 +116,8 @@ def test_an_app_that_is_not_running_is_reported(app: Flask, sandbox: Sandbox) ->
     sandbox.call_with(call_url)
     sandbox.tracking_url = f"{refusing()}/postal/tracking/"
     output = run(app, "trigger", "delivered")[1]
-    assert "Does the app run there?" in output
-    assert "no answer: Postal comes again in 2 minutes" in output
+    assert "Is the app running?" in output
+    assert "no response: Postal retries in 2 minutes" in output
 
 
 def test_send_test_and_keys_report_a_sandbox_that_is_not_running(
@@ -123,7 +127,7 @@ def test_send_test_and_keys_report_a_sandbox_that_is_not_running(
     sandbox.stop()
     app.config["POSTAL_CONNECT_RETRIES"] = 0
     code, output = run(app, "send-test", "ana@example.com")
-    assert (code, f"no sandbox answers at {url}" in output) == (1, True)
+    assert (code, f"there is no sandbox at {url}" in output) == (1, True)
     code, output = run(app, "keys")
     assert (code, "no keys could be fetched from" in output) == (1, True)
 
@@ -136,21 +140,24 @@ def test_stored_requests_are_replayed(app: Flask, tracking: list[Any]) -> None:
 
 def test_faults_are_set_and_cleared(app: Flask, sandbox: Sandbox) -> None:
     assert run(app, "fault", "502", "--times", "2")[1] == "502: 2 x\n"
-    assert "hang: until it is cleared" in run(app, "fault", "hang")[1]
-    assert run(app, "fault", "--clear")[1] == "nothing goes wrong\n"
+    assert "hang: until cleared" in run(app, "fault", "hang")[1]
+    assert run(app, "fault", "--clear")[1] == "no faults are active\n"
     assert sandbox.faults == {}
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["trigger", "nonsense"], "no event 'nonsense'; there are delivered"),
+        (["trigger", "nonsense"], "unknown event 'nonsense'; use one of delivered"),
         (["trigger", "opened", "--set", "x"], "'x' is not path=value"),
         (["trigger", "opened", "--set", "a.b=1"], "there is nothing at 'a.b'"),
-        (["fault", "nonsense"], "no fault 'nonsense'; there are 500, 502"),
+        (["fault", "nonsense"], "unknown fault 'nonsense'; use one of 500, 502"),
         (["replay", __file__], "neither an event nor a mail"),
-        (["sandbox", "--app-url", "127.0.0.1:5000"], "--app-url begins with http://"),
-        (["check", "--url", "127.0.0.1:5000"], "--url begins with http"),
+        (
+            ["sandbox", "--app-url", "127.0.0.1:5000"],
+            "--app-url must begin with http://",
+        ),
+        (["check", "--url", "127.0.0.1:5000"], "--url must begin with http"),
     ],
 )
 def test_invalid_arguments_are_explained(
@@ -178,7 +185,7 @@ def test_trigger_reports_a_sandbox_that_is_not_running(
     url = sandbox.url
     sandbox.stop()
     code, output = run(app, "trigger", "delivered")
-    assert (code, f"no sandbox answers at {url}" in output) == (1, True)
+    assert (code, f"there is no sandbox at {url}" in output) == (1, True)
 
 
 def test_another_sandboxs_key_is_refused(sandbox: Sandbox) -> None:
@@ -217,13 +224,13 @@ def test_the_sandbox_runs_as_a_command(tmp_path: Path) -> None:
         while "Ctrl-C" not in text:
             text += next(lines)
         settings = dict(re.findall(r"    (POSTAL_\w+) = '(.*)'", text))
-        assert "Events go to http://127.0.0.1:5000/postal/tracking/" in text
+        assert "Events are posted to http://127.0.0.1:5000/postal/tracking/" in text
         app = Flask("sender")
         app.config.update(settings)
         postal = Postal(app)
         with app.app_context():
             postal.send(Message("Hi", "a@b.c", body="x", sender="d@e.f"))
-        while "again in" not in text:
+        while "retries in" not in text:
             text += next(lines)
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=20)

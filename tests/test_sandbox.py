@@ -65,13 +65,13 @@ def test_webhook_bodies_are_serialized_as_by_postal(name: str) -> None:
 
 
 def test_the_sandbox_posts_to_loopback_only() -> None:
-    with pytest.raises(ConfigurationError, match="loopback only"):
+    with pytest.raises(ConfigurationError, match="loopback URLs only"):
         Sandbox(tracking_url="http://example.com/postal/tracking/")
 
 
 def test_an_invalid_url_is_a_configuration_error() -> None:
     for url in ("http://[127.0.0.1]/", "http://u:geheim@[::1/", "127.0.0.1:5000"):
-        with pytest.raises(ConfigurationError, match="like http://127") as raised:
+        with pytest.raises(ConfigurationError, match="such as http://127") as raised:
             Sandbox(tracking_url=url)
         assert "geheim" not in str(raised.value)
 

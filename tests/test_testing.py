@@ -234,7 +234,7 @@ def test_the_plugin_imports_no_heavy_packages() -> None:
 def test_a_missing_app_fixture_is_explained(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(postal_outbox): pass")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.stdout.fnmatch_lines(["*want a fixture named 'app'*"])
+    result.stdout.fnmatch_lines(["*need a fixture named 'app'*"])
     result.assert_outcomes(errors=1)
 
 

@@ -70,8 +70,8 @@ def test_an_event_added_to_the_table_works_everywhere(tmp_path: Path) -> None:
     assert "page button: True" in told
     assert "page colour: True" in told
     assert "clicked, quarantined," in " ".join(told.split())
-    assert "CLI: MessageQuarantined about the mail to ana@example.com" in told
     assert "| `failed` | MessageQuarantined | a made-up event |" in told
+    assert "CLI: MessageQuarantined about the message to ana@example.com" in told
 
 
 #: Events of the table that no real Postal has been recorded with yet.

@@ -1,4 +1,4 @@
-"""Runs the checks of ``flask postal check``. Each finding comes with its cure."""
+"""Checks of ``flask postal check``. Each problem that is found comes with its cure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["Finding", "check"]
 def check(
     postal: PostalInterface, app: Flask, url: str | None = None
 ) -> Iterator[Finding]:
-    """Check settings, API, keys, receivers and URLs, in an app context.
+    """Run all checks: settings, API, keys, receivers and URLs. No mail is sent.
 
-    Nothing is sent.
+    It needs an app context.
 
-    :param url: Where Postal reaches this app: ``https://app.example.com``.
+    :param url: The URL at which Postal reaches this app, such as
+        ``https://app.example.com``. If given, the webhooks are called there too.
     """
     yield from check_sending(postal, app)
     yield from check_webhooks(postal, app)

@@ -1,4 +1,4 @@
-"""One finding of ``flask postal check``."""
+"""Result of one check of ``flask postal check``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Finding"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     :param level: ``"ok"``, ``"warning"`` or ``"error"``.
     :param text: What was found.
-    :param cure: What to do about it; ``""`` where all is well.
+    :param cure: How to fix it; ``""`` if there is nothing to fix.
     """
 
     level: str

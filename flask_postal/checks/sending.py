@@ -1,4 +1,4 @@
-"""Checks what sending needs: settings, and an API that accepts the key."""
+"""Checks for sending: the settings, and whether the API accepts the key."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def check_sending(postal: PostalInterface, app: Flask) -> Iterator[Finding]:
     if postal.settings.uses_sandbox and not (app.debug or app.testing):
         yield Finding(
             "warning",
-            "this is a sandbox: no mail reaches anybody",
-            "right for development; before you deploy set"
-            f" {postal.settings.prefix}API_URL and _API_KEY to those of a Postal",
+            "this is a sandbox, which delivers no mail",
+            "this is right for development; before you deploy, set"
+            f" {postal.settings.prefix}API_URL and _API_KEY to those of a real Postal",
         )
     yield from _api(postal)
 
@@ -33,36 +33,38 @@ def _settings(postal: PostalInterface, app: Flask) -> Iterator[Finding]:
     if settings.api_url is None:
         yield Finding(
             "error",
-            "no mail can be sent: no URL",
-            f"set {prefix}API_URL to Postal's or, in development, to what"
+            "no mail can be sent: no API URL is set",
+            f"set {prefix}API_URL to Postal's URL or, in development, to what"
             " `flask postal sandbox` prints",
         )
     elif urlsplit(settings.api_url).scheme == "http" and not settings.api_is_loopback:
         yield Finding(
             "warning",
-            f"{settings.api_url}: the API key travels in the clear",
+            f"{settings.api_url}: the API key is sent unencrypted",
             f"set {prefix}API_URL to an https URL",
         )
     if settings.api_key is None:
         yield Finding(
             "error",
-            "no mail can be sent: no API key",
+            "no mail can be sent: no API key is set",
             f"set {prefix}API_KEY to a credential of type API of the mail server",
         )
     if settings.default_sender is None and not settings.send_defaults.get("sender"):
         yield Finding(
-            "warning", "messages need sender=", f"set {prefix}DEFAULT_SENDER to save it"
+            "warning",
+            "there is no default sender: all messages need sender=",
+            f"set {prefix}DEFAULT_SENDER",
         )
     if not app.testing and read_suppressed(app.config, prefix, testing=False):
         yield Finding(
             "warning",
-            "no mail is sent: messages are checked and suppressed",
+            "no mail is sent: messages are validated and then suppressed",
             f"unset {prefix}SUPPRESS_SEND and MAIL_SUPPRESS_SEND in production",
         )
     if settings.redirect_to is not None:
         yield Finding(
             "warning",
-            f"every mail goes to {settings.redirect_to.addr_spec} instead",
+            f"all mail goes to {settings.redirect_to.addr_spec} instead",
             f"unset {prefix}REDIRECT_TO in production",
         )
 
@@ -72,19 +74,19 @@ def _api(postal: PostalInterface) -> Iterator[Finding]:
     if settings.api_url is None or settings.api_key is None:
         return
     try:
-        # No mail has this number: a Postal that says so has taken the key.
+        # No message has the id 0. "MessageNotFound" means that Postal accepts the key.
         postal.get_message(0, expand=())
     except APIError as error:
         if error.code != "MessageNotFound":
             yield Finding(
-                "error", f"the API refuses: {error}", "see the sentence above"
+                "error", f"the API refuses calls: {error}", "see the error above"
             )
             return
     except PostalError as error:
         yield Finding(
             "error",
             f"the API can't be reached: {error}",
-            f"check {settings.prefix}API_URL, and the network from here to there",
+            f"check {settings.prefix}API_URL, and the network between here and Postal",
         )
         return
-    yield Finding("ok", f"{settings.api_url} takes the API key")
+    yield Finding("ok", f"{settings.api_url} accepts the API key")

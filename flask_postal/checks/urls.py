@@ -1,5 +1,8 @@
-"""Checks the URLs of the webhooks: that the app has them, that nothing answers in
-their place, and that Postal can reach them."""
+"""Checks for the URLs of the webhooks.
+
+They check that the app has the URLs, that nothing else responds in place of the views,
+and that Postal can reach them.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,13 @@ Paths = Mapping[str, str]
 def check_urls(
     postal: PostalInterface, app: Flask, url: str | None
 ) -> Iterator[Finding]:
-    """Post to the app's own webhooks, unsigned, as a stranger would.
+    """Post unsigned requests to the app's own webhooks, and check the responses.
 
-    :param url: Where Postal reaches the app; only the app itself is asked if not given.
+    An unsigned request never reaches a receiver, and the text and status with which it
+    is refused show whether Flask-Postal's views have responded.
+
+    :param url: The URL at which Postal reaches the app. If not given, the requests are
+        made inside of this process only.
     """
     paths = {
         rule.endpoint.rpartition(".")[2]: rule.rule
@@ -60,15 +67,15 @@ def _own_views(
 ) -> Iterator[Finding]:
     """Post to the views in this process.
 
-    :param expected: The statuses with which ours refuse an unsigned request.
-    :param host: The host by which Postal calls the app; ``""`` if it is not known.
+    :param expected: The statuses with which the views refuse an unsigned request.
+    :param host: The host name by which Postal calls the app; ``""`` if not known.
     """
     trusted = app.config.get("TRUSTED_HOSTS")
     if trusted and not host:
         yield Finding(
             "warning",
-            f"TRUSTED_HOSTS lets in {', '.join(trusted)} only",
-            "Postal must call the app by one of these names; pass --url to try yours",
+            f"TRUSTED_HOSTS allows {', '.join(trusted)} only",
+            "Postal must call the app by one of these names; test yours with --url",
         )
         host = str(trusted[0]).lstrip(".")
     for name, path in sorted(paths.items()):
@@ -81,19 +88,19 @@ def _own_views(
         ours = response.status_code in expected and response.mimetype == "text/plain"
         replaced = "not answered by" in response.text
         if ours and not replaced:
-            yield Finding("ok", f"{name}: {path} refuses strangers, and is ours")
+            yield Finding("ok", f"{name}: {path} is routed to Flask-Postal")
             continue
         yield Finding(
             "error",
-            f"{name}: something answers {path} in our place"
+            f"{name}: something else responds to {path} before Flask-Postal"
             f" ({_suspects(app, trusted_hosts=bool(trusted and replaced))})",
-            f"let it pass request.endpoint {postal.key}.{name}, and the host by which"
-            " Postal calls",
+            f"exempt request.endpoint {postal.key}.{name} from it, and allow the host"
+            " name by which Postal calls",
         )
 
 
 def _suspects(app: Flask, *, trusted_hosts: bool) -> str:
-    """Name what may answer in the place of the views."""
+    """List what may have responded in place of the views."""
     before = [
         f"{function.__module__}.{getattr(function, '__qualname__', function)}"
         for function in app.before_request_funcs.get(None, [])
@@ -103,12 +110,12 @@ def _suspects(app: Flask, *, trusted_hosts: bool) -> str:
 
 
 def _host(url: str) -> str:
-    """Return host and port of a URL, without the password that it may hold."""
+    """Return host and port of a URL, without the password that it may contain."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _sandboxs_urls(postal: PostalInterface, paths: Paths) -> Iterator[Finding]:
-    """Compare where the sandbox posts to with the app's own webhooks."""
+    """Compare the URLs that the sandbox posts to with those of the app."""
     import requests
 
     from ..sandbox_client import call_sandbox
@@ -116,25 +123,26 @@ def _sandboxs_urls(postal: PostalInterface, paths: Paths) -> Iterator[Finding]:
     try:
         urls = call_sandbox(postal.settings, "urls", {}, timeout=5).json()
     except (requests.RequestException, ValueError):
-        return  # that it does not run has been said
+        return  # the check of the API has already reported that it does not run
     for name, path in sorted(paths.items()):
         posted = urls.get(name) if isinstance(urls, dict) else None
         if posted and urlsplit(posted).path.rstrip("/") != path.rstrip("/"):
             yield Finding(
                 "error",
-                f"{name}: the sandbox posts to {urlsplit(posted).path}, and this app"
+                f"{name}: the sandbox posts to {urlsplit(posted).path}, but this app"
                 f" has {path}",
-                "restart `flask postal sandbox` with this app's FLASK_APP, so that it"
-                " takes the URLs from it",
+                "restart `flask postal sandbox` with this app's FLASK_APP, because it"
+                " reads the URLs from the app",
             )
 
 
 def _base_of(url: str, paths: Paths) -> tuple[str, str | None, Finding | None]:
-    """Compare a URL with the app's own: the app's, or that of one of its webhooks.
+    """Split a URL, which may be that of the app or of one of its webhooks.
 
-    :returns: Where the app is, which webhook is meant if one is, and what is wrong.
+    :returns: The URL of the app, the name of the webhook if the URL is that of one, and
+        a finding if the path is not one of the app's.
     """
-    # What it carries to prove itself stands in the settings too, and must not be shown.
+    # Findings show the URL, so remove the password and the query, which are secret.
     parts = urlsplit(url)
     parts = parts._replace(netloc=_host(url), query="", fragment="")
     shown, at = parts.geturl(), parts.path.rstrip("/")
@@ -147,9 +155,9 @@ def _base_of(url: str, paths: Paths) -> tuple[str, str | None, Finding | None]:
         base = parts._replace(path="")
         finding = Finding(
             "error",
-            f"{shown} is not this app's: its webhooks are at"
+            f"{shown} is not a URL of this app: its webhooks are at"
             f" {' and '.join(sorted(paths.values()))}",
-            "put that into the URL in Postal, or register the blueprint with another"
+            "change the URL in Postal, or register the blueprint with another"
             " url_prefix",
         )
         return base.geturl(), last, finding
@@ -165,12 +173,13 @@ def _from_outside(
     if secrets and urlsplit(url).scheme == "http" and not is_loopback(url):
         yield Finding(
             "warning",
-            f"{url} is plain http: the password of the webhooks would travel in the"
-            " clear, and is not sent with this check",
+            f"{url} is plain http: the password of the webhooks would be sent"
+            " unencrypted, so this check does not send it",
             "use https for the URLs in Postal, and for --url",
         )
     elif secrets:
-        # Without a signature: the app says so, unless it wants another password.
+        # The request has no signature. The app complains about that if the password is
+        # right, and about the password otherwise.
         pair = base64.b64encode(secrets[0].encode()).decode()
         headers["Authorization"] = f"Basic {pair}"
 
@@ -181,7 +190,7 @@ def _from_outside(
                 address,
                 data=b"{}",
                 headers=headers,
-                # An auth of its own keeps requests from reading netrc.
+                # This does nothing, but without it requests would read ~/.netrc.
                 auth=lambda request: request,
                 timeout=5,
                 allow_redirects=False,
@@ -190,8 +199,8 @@ def _from_outside(
             yield Finding(
                 "error",
                 f"{address} can't be reached: {type(error).__name__}",
-                "does the app run there? Check DNS, TLS and the proxy too; Postal calls"
-                " from its own network",
+                "check that the app runs there, and check DNS, TLS and the proxy;"
+                " Postal calls from its own network",
             )
         else:
             yield _judged(name, address, response, expected)
@@ -201,14 +210,15 @@ def _judged(name: str, address: str, response: Any, expected: set[int]) -> Findi
     if response.text.startswith("wrong password ["):
         return Finding(
             "error",
-            f"{name}: {address} wants another password",
-            "is it this app, with the same WEBHOOK_SECRET?",
+            f"{name}: {address} expects another password",
+            "check that it is this app, with the same WEBHOOK_SECRET",
         )
     if response.status_code in expected and "[" in response.text[:200]:
-        return Finding("ok", f"{name}: {address} refuses what is not signed")
+        return Finding("ok", f"{name}: {address} refuses unsigned requests")
     return Finding(
         "error",
-        f"{name}: {address} answers HTTP {response.status_code}, and not from us",
-        "see what stands before the app (a proxy, a login, a redirect); to Postal,"
-        " anything but 2xx and 5xx sends inbound mail back",
+        f"{name}: {address} answers HTTP {response.status_code}, but this is not a"
+        " response of Flask-Postal",
+        "check what responds before the app (a proxy, a login, a redirect): Postal"
+        " bounces inbound mail for any status but 2xx, 429 and 5xx",
     )

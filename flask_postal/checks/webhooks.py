@@ -1,4 +1,4 @@
-"""Checks what receiving needs: keys, the dedupe cache, receivers, no rate limiter."""
+"""Checks for receiving: keys, the dedupe cache, receivers and rate limiters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["check_webhooks"]
 
 
 def check_webhooks(postal: PostalInterface, app: Flask) -> Iterator[Finding]:
-    """Check keys, cache, receivers and limiter."""
+    """Check the webhook keys, the dedupe cache, the receivers and rate limiters."""
     yield from _keys(postal)
     yield from _cache(postal)
     yield from _receivers(app)
@@ -32,10 +32,10 @@ def _keys(postal: PostalInterface) -> Iterator[Finding]:
     if not keys:
         reason = "none could be fetched from Postal"
         if not webhooks.discovers_keys:
-            reason = "none is set, and none is fetched over plain http or without a URL"
+            reason = "none is set, and none is fetched without an API URL or over http"
         yield Finding(
             "error",
-            f"no webhook can be checked: no key; {reason}",
+            f"no webhook can be verified: there is no key ({reason})",
             f"set {prefix}WEBHOOK_KEY to what `postal default-dkim-record` prints",
         )
         return
@@ -51,12 +51,12 @@ def _keys(postal: PostalInterface) -> Iterator[Finding]:
             "warning",
             "any mail server on the same Postal could call the webhooks: they all sign"
             " with one key",
-            f"put user:password@ into the URLs in Postal, set {prefix}WEBHOOK_SECRET",
+            f"add user:password@ to the URLs in Postal, and set {prefix}WEBHOOK_SECRET",
         )
 
 
 def _compared(settings: Settings, configured: set[str]) -> Finding:
-    """Compare the keys of the settings with those that Postal serves."""
+    """Compare the configured keys with those that Postal serves."""
     from ..webhooks.discovery import fetch_jwks, fit_keys
 
     setting = f"{settings.prefix}WEBHOOK_KEY"
@@ -64,22 +64,24 @@ def _compared(settings: Settings, configured: set[str]) -> Finding:
         content = fetch_jwks(str(settings.api_url), settings.ca_bundle)
         served = {key.kid for key in fit_keys(content)}
     except (OSError, ConfigurationError) as error:
-        # Postal before 3.2 serves none, and answers 404.
+        # Postal before 3.2 serves no keys and answers 404.
         if "HTTP 404" in str(error):
-            return Finding("ok", f"{setting}: not compared, for Postal serves no keys")
+            return Finding(
+                "ok", f"{setting}: not compared, because Postal serves no keys"
+            )
         return Finding(
             "warning",
-            f"{setting}: not compared, for Postal's keys can't be fetched: {error}",
-            f"check {settings.prefix}API_URL, and the network from here to there",
+            f"{setting}: not compared, because Postal's keys can't be fetched: {error}",
+            f"check {settings.prefix}API_URL, and the network between here and Postal",
         )
     if configured & served:
         return Finding("ok", f"{setting}: Postal signs with this key")
     return Finding(
         "error",
-        f"{setting} is not what Postal signs with, and every webhook would be answered"
-        f" with 503; Postal serves {', '.join(sorted(served))}",
+        f"{setting} is not the key that Postal signs with, so every webhook would be"
+        f" answered with 503; Postal serves {', '.join(sorted(served))}",
         "set it to what `postal default-dkim-record` prints; a domain's DKIM record"
-        " holds another key",
+        " contains another key",
     )
 
 
@@ -90,27 +92,27 @@ def _cache(postal: PostalInterface) -> Iterator[Finding]:
     if not isinstance(store, CacheStore) or isinstance(store.cache, MemoryCache):
         return
     cache = store.cache
-    key, problem, began = "flask-postal:check", "it forgets at once", time.monotonic()
+    key, problem, began = "flask-postal:check", "it keeps nothing", time.monotonic()
     try:
         cache.delete(key)
         cache.add(key, 1, 60)
         if cache.get(key) == 1:
             problem = ""
         cache.delete(key)
-    except Exception as error:  # noqa: BLE001 - whatever client, whatever it raises
+    except Exception as error:  # noqa: BLE001 - any client, so any exception
         problem = type(error).__name__
     took = time.monotonic() - began
     if problem:
         yield Finding(
             "error",
             f"{setting}: the cache does not work ({problem}, after {took:.1f} s)",
-            "look at its address; until then, what Postal repeats is handled again",
+            "check its address; until it works, duplicates are handled again",
         )
     elif took > 1:
         yield Finding(
             "warning",
             f"{setting}: the cache took {took:.1f} s",
-            "Postal gives 5 s in all",
+            "Postal waits 5 s for the whole response; use a faster cache",
         )
     else:
         yield Finding("ok", f"{setting}: the cache works")
@@ -119,9 +121,9 @@ def _cache(postal: PostalInterface) -> Iterator[Finding]:
 def _receivers(app: Flask) -> Iterator[Finding]:
     cure = "connect a receiver; inside create_app() with weak=False"
     for signal, level, what in (
-        (tracking_received, "warning", "what became of mail goes unheard"),
-        (inbound_received, "warning", "inbound mail is answered with 503, and waits"),
-        (server_event_received, "ok", "DNS and send-limit events go unheard"),
+        (tracking_received, "warning", "tracking events are ignored"),
+        (inbound_received, "warning", "inbound mail is answered with 503 and retried"),
+        (server_event_received, "ok", "DNS and send-limit events are ignored"),
     ):
         count = len(list(signal.receivers_for(app)))
         if count:
@@ -147,9 +149,9 @@ def _limiter(postal: PostalInterface, app: Flask) -> Iterator[Finding]:
         if limits and not exempt:
             yield Finding(
                 "error",
-                "a rate limiter may answer Postal with 429 (made 503 by our net; events"
-                " come late, and are lost after six times)",
+                "a rate limiter may answer Postal with 429 (Flask-Postal makes it 503,"
+                " so events arrive late, and are lost after six attempts)",
                 "limiter.exempt(postal.blueprint)",
             )
         else:
-            yield Finding("ok", "the rate limiter lets Postal pass")
+            yield Finding("ok", "the rate limiter does not apply to Postal")

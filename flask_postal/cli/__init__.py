@@ -1,7 +1,6 @@
-"""``flask postal``: commands for the current app.
+"""Commands of ``flask postal``, which act on the current app.
 
-A command imports what it needs when it runs, because this package is imported with
-every app.
+Every app imports this package, so the commands import what they need when they run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands about the app and its Postal: check, keys, send-test."""
+"""Commands for an app and its Postal server: check, keys, send-test."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 @postal_cli.command("check")
 @name_option
-@click.option("--url", help="Where Postal reaches this app: https://app.example.com.")
+@click.option("--url", help="URL at which Postal reaches this app.")
 def check_command(name: str | None, url: str | None) -> None:
-    """Look at settings, API, keys, webhooks and receivers.
+    """Check settings, API, keys, webhooks and receivers.
 
-    Nothing is sent. The exit code is 1 if anything is wrong.
+    No mail is sent. The exit code is 1 if anything is wrong.
     """
     from ..checks import check
 
     if url is not None and not url.startswith(("http://", "https://")):
-        raise click.UsageError("--url begins with http:// or https://")
+        raise click.UsageError("--url must begin with http:// or https://")
     postal = find_postal(name)
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     errors = 0
-    # What is tried on the webhooks would stand among the findings as an error.
+    # The unsigned test requests would be logged as errors among the findings.
     with quiet("flask_postal.webhooks"):
         for finding in check(postal, app, url):
             click.secho(f"{finding.level:>7}  ", fg=_COLOURS[finding.level], nl=False)
@@ -44,9 +44,9 @@ def check_command(name: str | None, url: str | None) -> None:
 @postal_cli.command("keys")
 @name_option
 def keys_command(name: str | None) -> None:
-    """List the keys that webhooks are checked with.
+    """List the keys that webhook signatures are verified with.
 
-    The exit code is 1 if there is none.
+    The exit code is 1 if there are none.
     """
     postal = find_postal(name)
     webhooks = postal.webhooks
@@ -69,9 +69,9 @@ def keys_command(name: str | None) -> None:
 @postal_cli.command("send-test")
 @name_option
 @click.argument("address")
-@click.option("--from", "sender", help="The sender; else POSTAL_DEFAULT_SENDER.")
+@click.option("--from", "sender", help="Sender; POSTAL_DEFAULT_SENDER if not given.")
 def send_test_command(name: str | None, address: str, sender: str | None) -> None:
-    """Send a test mail, through a real Postal or a sandbox."""
+    """Send a test message through a real Postal or the sandbox."""
     from ..sending.message import Message
 
     postal = find_postal(name)
@@ -82,7 +82,8 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
         html="<p>This mail was sent by <code>flask postal send-test</code>.</p>\n",
         sender=sender,
     )
-    # That this command is not debug says nothing about the app.
+    # Silences the warning that an app outside of debug mode sends to a sandbox: this
+    # command runs without debug mode whatever mode the app runs in.
     with explained(), quiet("flask_postal.sending"):
         try:
             result = postal.send(message)
@@ -97,6 +98,6 @@ def send_test_command(name: str | None, address: str, sender: str | None) -> Non
         )
     for recipient in result.recipients.values():
         click.echo(
-            f"{postal.settings.api_url} took the mail to {recipient.address}:"
+            f"{postal.settings.api_url} accepted the message to {recipient.address}:"
             f" id {recipient.id}, token {recipient.token}"
         )

@@ -1,4 +1,4 @@
-"""The group of commands, and what the commands share."""
+"""The command group ``flask postal``, and helpers that its commands share."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
 postal_cli: AppGroup = AppGroup("postal", help="Send and receive mail with Postal.")
 
 name_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--name", default=None, help="Which Postal, where the app has several."
+    "--name", default=None, help="Name of the Postal, if the app has several."
 )
 
 
 @contextmanager
 def quiet(name: str) -> Iterator[None]:
-    """Silence a logger."""
+    """Silence a logger inside of the block."""
     log = logging.getLogger(name)
     before = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -44,7 +44,7 @@ def quiet(name: str) -> Iterator[None]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Show an error of ours as one line."""
+    """Show errors of this package as one line, without a traceback."""
     try:
         yield
     except (PostalError, ValueError) as error:
@@ -52,12 +52,17 @@ def explained() -> Iterator[None]:
 
 
 def find_postal(name: str | None) -> PostalInterface:
+    """Return the current app's Postal with a name.
+
+    :param name: The value of ``--name``; ``None`` for the Postal without a name.
+    :raises click.ClickException: if the app has no such Postal.
+    """
     key = f"postal_{name}" if name else "postal"
     postal = current_app.extensions.get(key)
     if postal is None:
         there = [k for k in current_app.extensions if k.startswith("postal")]
         raise click.ClickException(
-            f"this app has no {key!r}"
+            f"this app has no extension {key!r}"
             + (
                 f"; it has {', '.join(there)}"
                 if there
@@ -68,6 +73,7 @@ def find_postal(name: str | None) -> PostalInterface:
 
 
 def no_sandbox(postal: PostalInterface) -> click.ClickException:
+    """Create the error for a sandbox that does not respond."""
     return click.ClickException(
-        f"no sandbox answers at {postal.settings.api_url}; run `flask postal sandbox`"
+        f"there is no sandbox at {postal.settings.api_url}; run `flask postal sandbox`"
     )

@@ -1,4 +1,4 @@
-"""Commands about the sandbox: sandbox, trigger, replay, fault."""
+"""Commands for the sandbox: sandbox, trigger, replay, fault."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ __all__ = ["fault_command", "replay_command", "sandbox_command", "trigger_comman
 
 
 class _CommandWithTables(click.Command):
-    """Command whose help names the rows of a table.
+    """Command whose help lists the rows of a table, such as all events.
 
-    A table is imported when the help is shown, because this module is imported with
-    every app.
+    The tables are imported when the help is shown, because every app imports this
+    module.
     """
 
     def get_help(self, ctx: click.Context) -> str:
-        """Return the help, with the tables filled in."""
+        """Return the help text with the rows filled in."""
         if self.help is not None:
             self.help = self.help.format_map(_Tables())
         return super().get_help(ctx)
 
 
 class _Tables(dict[str, str]):
-    """The rows of a table, by the table's name in a help text."""
+    """Mapping from the name of a table to its rows, read on first use."""
 
     def __missing__(self, name: str) -> str:
         from ..sandbox.faults import API_FAULTS, Fault
@@ -59,20 +59,20 @@ class _Tables(dict[str, str]):
 
 @postal_cli.command("sandbox", cls=_CommandWithTables)
 @name_option
-@click.option("--port", default=5025, show_default=True, help="0 takes a free one.")
+@click.option("--port", default=5025, show_default=True, help="0 picks a free port.")
 @click.option(
     "--app-url",
     default="http://127.0.0.1:5000",
     show_default=True,
-    help="Where this app runs; webhooks are posted there.",
+    help="URL at which this app runs; webhooks are posted to it.",
 )
+@click.option("--memory", is_flag=True, help="Store nothing in the instance folder.")
+@click.option("--speed", default=1.0, help="Factor by which time passes faster.")
 @click.option(
-    "--memory", is_flag=True, help="Keep mails in memory, not in the instance folder."
+    "--domain", "domains", multiple=True, help="Domain that may send; repeatable."
 )
-@click.option("--speed", default=1.0, help="How much faster time passes.")
-@click.option("--domain", "domains", multiple=True, help="Who may send; repeatable.")
-@click.option("--no-tracking", is_flag=True, help="Leave links and HTML as they are.")
-@click.option("--fault", help="Begin with something going wrong; see `fault --help`.")
+@click.option("--no-tracking", is_flag=True, help="Leave links and HTML unchanged.")
+@click.option("--fault", help="Start with a fault switched on; see `fault --help`.")
 def sandbox_command(
     name: str | None,
     port: int,
@@ -83,13 +83,13 @@ def sandbox_command(
     no_tracking: bool,  # noqa: FBT001
     fault: str | None,
 ) -> None:
-    """Run a Postal for development, until Ctrl-C.
+    """Run a simulated Postal for development, until Ctrl-C.
 
-    It sends no mail. What happens to a message depends on its recipient's name, at any
-    domain: {scenarios}. Every other message is delivered.
+    It delivers no mail. The part of a recipient's address before the @ decides what
+    happens to a message: {scenarios}. Every other message is reported as delivered.
     """
     if not app_url.startswith("http://"):
-        raise click.UsageError("--app-url begins with http://")
+        raise click.UsageError("--app-url must begin with http://")
     from ..sandbox import Clock, Sandbox
     from ..sandbox.webhook_client import hook_urls
 
@@ -110,7 +110,7 @@ def sandbox_command(
             hooks = hook_urls(app, postal.key, app_url)
             sandbox.tracking_url, sandbox.inbound_url = hooks
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Also where the shell that started it has it ignored.
+        # A shell may have started this command in the background, with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
     with explained(), _logged("flask_postal.sandbox"), sandbox:
         _introduce(sandbox, name, folder)
@@ -121,28 +121,28 @@ def sandbox_command(
 
 
 def _introduce(sandbox: Sandbox, name: str | None, folder: str | None) -> None:
-    """Print the settings with which an app uses a sandbox, and where to look."""
+    """Print the settings for an app, and the URLs of the webhooks and the page."""
     settings = sandbox.settings(name).items()
     values = {key: value for key, value in settings if value is not None}
-    click.echo("A Postal for development. Put into the app's configuration:\n")
+    click.echo("The sandbox is running. Add this to the configuration of the app:\n")
     for key, value in values.items():
         click.echo(f"    {key} = {value!r}")
-    click.echo("\nor, where it has app.config.from_prefixed_env():\n")
+    click.echo("\nor, if the app calls app.config.from_prefixed_env(), run:\n")
     for key, value in values.items():
         click.echo(f"    export FLASK_{key}={value}")
     if sandbox.tracking_url is None:
         click.echo("\nThis app has no webhooks; register postal.blueprint.")
     else:
-        click.echo(f"\nEvents go to {sandbox.tracking_url},")
-        click.echo(f"incoming mail to {sandbox.inbound_url}.")
+        click.echo(f"\nEvents are posted to {sandbox.tracking_url},")
+        click.echo(f"inbound mail to {sandbox.inbound_url}.")
     kept = "in memory" if folder is None else f"in {folder}"
-    click.echo(f"Mails are kept {kept}; see them at {sandbox.url}/")
-    click.echo("Ctrl-C stops it.")
+    click.echo(f"Messages are stored {kept}; view them at {sandbox.url}/")
+    click.echo("Press Ctrl-C to stop.")
 
 
 @contextmanager
 def _logged(name: str) -> Iterator[None]:
-    """Show what a logger says, with the time of day."""
+    """Print the records of a logger with the time of day."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     log = logging.getLogger(name)
@@ -157,26 +157,26 @@ def _logged(name: str) -> Iterator[None]:
 @postal_cli.command("trigger", cls=_CommandWithTables)
 @name_option
 @click.argument("event")
-@click.option("--to", help="The recipient it is about; of a mail, else the one in To.")
+@click.option("--to", help="Recipient; for inbound mail, To if not given.")
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Change the body: payload.output='550 5.7.1 Blocked'. Repeatable.",
+    help="Change to the body: payload.output='550 5.7.1 Blocked'. Repeatable.",
 )
 @click.option(
     "--eml",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The mail that comes in, with the event `inbound`; made up if not given.",
+    help="Email to post with the event `inbound`; a sample if not given.",
 )
-@click.option("--from", "sender", help="Its envelope sender; else the one in From.")
+@click.option("--from", "sender", help="Its envelope sender; From if not given.")
 @click.option(
     "--format",
     "format_",
     default="raw-json",
     show_default=True,
-    help="raw-json, raw-form, hash-json or hash-form.",
+    help="Its format: raw-json, raw-form, hash-json or hash-form.",
 )
 def trigger_command(
     name: str | None,
@@ -187,9 +187,9 @@ def trigger_command(
     sender: str,
     format_: str,
 ) -> None:
-    """Have the sandbox post an event, or a mail, to this app.
+    """Have the sandbox post an event or inbound mail to this app.
 
-    EVENT is {events}, {server_events}, another of Postal's own names, or inbound.
+    EVENT is one of {events}, {server_events}, another name of Postal's, or inbound.
     """
     from ..sandbox.webhook_bodies import parse_change
 
@@ -226,7 +226,7 @@ def trigger_command(
 @click.option(
     "--local",
     is_flag=True,
-    help="Call this app's receivers in this process; needs no sandbox.",
+    help="Call this app's receivers in this process, without a sandbox.",
 )
 def replay_command(
     name: str | None,
@@ -236,8 +236,8 @@ def replay_command(
     """Handle a stored request again.
 
     FILE contains the body of a webhook request as Postal sent it. The sandbox signs it
-    anew and posts it to the app. With --local it is handled without a signature: use it
-    with bodies that you have stored yourself.
+    again and posts it to the app. With --local it is handled without a signature: use
+    it with bodies that you have stored yourself.
     """
     postal, body = find_postal(name), file.read_bytes()
     if not local:
@@ -258,36 +258,40 @@ def replay_command(
 @name_option
 @click.argument("fault", required=False)
 @click.option(
-    "--times", type=click.IntRange(1), help="For so many calls; else for all."
+    "--times",
+    type=click.IntRange(1),
+    help="Number of calls it applies to; all if not given.",
 )
-@click.option("--clear", is_flag=True, help="Switch all off first.")
+@click.option("--clear", is_flag=True, help="Switch all faults off first.")
 def fault_command(
     name: str | None,
     fault: str | None,
     times: int | None,
     clear: bool,  # noqa: FBT001
 ) -> None:
-    """Let something go wrong in the sandbox, and list what does.
+    """Switch a fault of the sandbox on, and list those that are on.
 
-    FAULT applies to calls of the API ({api_faults}) or to webhooks ({webhook_faults}).
+    FAULT applies to API calls ({api_faults}) or to webhooks ({webhook_faults}).
     """
     content = {"fault": fault, "times": times, "clear": clear}
     active = _ask_sandbox(find_postal(name), "fault", content)
     for one, left in active.items():
-        often = "until it is cleared" if left is None else f"{left} x"
+        often = "until cleared" if left is None else f"{left} x"
         click.echo(f"{one}: {often}")
     if not active:
-        click.echo("nothing goes wrong")
+        click.echo("no faults are active")
 
 
 def _show(made: Mapping[str, Any]) -> None:
-    """Tell how the app answered; the exit code is 1 if Postal is not content."""
-    about = f" about the mail to {made['recipient']}" if made["recipient"] else ""
-    click.echo(f"{made['event']}{about}, to {made['url'] or 'nowhere'}")
+    """Print the app's response. The exit code is 1 unless it counts as success."""
+    about = f" about the message to {made['recipient']}" if made["recipient"] else ""
+    click.echo(f"{made['event']}{about}, posted to {made['url'] or 'no URL'}")
     if made["answer"]:
-        click.echo(f"  answer: {made['answer'].strip()}")
+        click.echo(f"  response: {made['answer'].strip()}")
     if made["status"] == -2:
-        click.echo("  Does the app run there? `flask postal sandbox --app-url` tells.")
+        click.echo(
+            "  Is the app running? Set its URL by `flask postal sandbox --app-url`."
+        )
     click.echo(f"  {made['verdict']}")
     if made["state"] != "taken":
         raise click.exceptions.Exit(1)
@@ -296,7 +300,7 @@ def _show(made: Mapping[str, Any]) -> None:
 def _ask_sandbox(
     postal: PostalInterface, path: str, content: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Call the sandbox that the app sends to."""
+    """Call a control route of the sandbox that the app sends to."""
     import requests
 
     from ..sandbox_client import call_sandbox

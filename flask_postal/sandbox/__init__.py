@@ -1,8 +1,8 @@
-"""A Postal for development: on loopback, with really signed webhooks, sending no mail.
+"""Simulated Postal server for development and tests, which delivers no mail.
 
-:class:`Sandbox` is what users hold. A message comes in through :mod:`.api`, is stored
-by :mod:`.outgoing`, which lets happen to it what :mod:`.scenarios` says, and
-:mod:`.webhook_sender` posts the events about it to the app.
+:class:`Sandbox` is the public entry point. :mod:`.api` accepts a message,
+:mod:`.outgoing` stores it and plans the events of its scenario (:mod:`.scenarios`), and
+:mod:`.webhook_sender` posts these events to the app, signed as Postal signs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Postal's HTTP API, its public keys and its tracked links."""
+"""Views of the simulated Postal: its HTTP API, public keys and tracked links."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["api", "create_app"]
 
 _log = logging.getLogger("flask_postal.sandbox")
 
-#: Seconds for which a call hangs that is to hang.
+#: Seconds for which the fault "hang" delays an API call.
 HANG = 60.0
 _JSON = "application/json; charset=utf-8"
 
@@ -48,12 +48,16 @@ _PIXEL = base64.b64decode(
 
 api = Blueprint("api", __name__)
 
-#: Answers a call: (simulation, parameters) -> the ``data`` of the response.
+#: Handler of an endpoint: (simulation, parameters) -> the ``data`` of the response.
 Endpoint = Callable[[Simulation, Mapping[str, Any]], Any]
 
 
 def create_app(simulation: Simulation, *blueprints: Blueprint) -> Flask:
-    """Create the sandbox's app, which only programs on this machine may call."""
+    """Create the sandbox's Flask app, guarded against calls from foreign web pages.
+
+    :param simulation: The simulated server that the views act on.
+    :param blueprints: The API, the control routes and the web page.
+    """
     app = Flask("flask_postal.sandbox", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_MAIL * 4 // 3 + 1024 * 1024
     bind(app, simulation)
@@ -66,10 +70,11 @@ def create_app(simulation: Simulation, *blueprints: Blueprint) -> Flask:
 
 
 def _guard() -> Response | None:
-    """Refuse requests that a web page may have caused.
+    """Refuse requests that a foreign web page may have caused.
 
-    A page in a browser can make the browser call this server under a name of its own
-    (DNS rebinding), or post to it from another origin.
+    Listening on loopback is not enough: a page can let its own host name resolve to
+    127.0.0.1 (DNS rebinding), or post a form to this server from its own origin.
+    Checking the Host and Origin headers stops both.
     """
     host = request.host.rpartition(":")[0] if ":" in request.host else request.host
     host = host.strip("[]").lower()
@@ -85,7 +90,12 @@ def _guard() -> Response | None:
 
 
 def _call(name: str, answer: Endpoint) -> Response:
-    """Answer an API call as Postal does, or let the active fault happen."""
+    """Answer an API call as Postal does, or apply the active fault.
+
+    Postal answers HTTP 200 for a refusal too and reports it in the field ``status`` of
+    the body. The sandbox must do the same: a client that looks at the HTTP status alone
+    would take a refusal for success in production, so it must fail here as well.
+    """
     simulation = current_simulation()
     fault = simulation.take_api_fault()
     if fault is not None:
@@ -102,7 +112,7 @@ def _call(name: str, answer: Endpoint) -> Response:
     except APIRefusedError as refusal:
         status, data = refusal.status, refusal.data
     except (APIFailedError, TypeError, AttributeError, ValueError):
-        # Postal too fails at values of types that it doesn't expect.
+        # Postal also answers HTTP 500 to values of unexpected types.
         return _page(500)
     took = round(time.monotonic() - began, 3)
     body = serialize({"status": status, "time": took, "flags": {}, "data": data})
@@ -146,7 +156,7 @@ for _name, _answer in _ENDPOINTS.items():
 
 @api.get("/.well-known/jwks.json")
 def jwks() -> Response:
-    """The public half of the signing key."""
+    """Return the public half of the signing key."""
     return Response(
         serialize(current_simulation().key.jwks()), mimetype="application/json"
     )
@@ -154,7 +164,7 @@ def jwks() -> Response:
 
 @api.get(f"/img/{SERVER_TOKEN}/<token>")
 def pixel(token: str) -> Response:
-    """The tracking pixel: whoever loads it has opened the mail."""
+    """Return the tracking pixel, and note that the message was opened."""
     simulation = current_simulation()
     if (mail := simulation.store.mail_by_token(token)) is not None:
         simulation.outgoing.happen(mail, BY_NAME["MessageLoaded"], **_visitor())
@@ -163,7 +173,7 @@ def pixel(token: str) -> Response:
 
 @api.get(f"/{SERVER_TOKEN}/<token>")
 def click(token: str) -> Any:
-    """A tracked link: notes the click, and redirects to the original address."""
+    """Redirect from a tracked link to its original URL, and note the click."""
     simulation = current_simulation()
     link = simulation.store.link(token)
     mail = simulation.store.mail(link[0]) if link else None
@@ -186,16 +196,16 @@ def _visitor() -> dict[str, Any]:
 
 
 def _error_page(status: int, error: Exception) -> Response:
-    # Postal has no limit of its own for a body: its database fails first.
+    # Postal sets no limit for a body. Its database fails first, which gives HTTP 500.
     return _page({405: 404, 413: 500}.get(status, status))
 
 
 def _page(status: int) -> Response:
-    """Answer as Rails does around the API: HTML, or JSON for who asks for it."""
+    """Respond as Rails does outside of the API: with HTML, or with JSON on request."""
     if status != 403 and request.headers.get("Accept") == "application/json":
         names = {400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
         content = {"status": status, "error": names.get(status, "Error")}
-        # Written by Rails itself, unlike the answers of the API.
+        # Rails itself writes "UTF-8" in upper case, unlike the responses of the API.
         return Response(
             serialize(content), status, content_type="application/json; charset=UTF-8"
         )
@@ -218,11 +228,11 @@ def _fail(fault: Fault, stopping: threading.Event) -> Response | None:
 
 
 def _reset() -> Response:
-    """Reset the connection: the client sees no answer, not even an end."""
+    """Reset the connection, so that the client gets no response at all."""
     connection: socket.socket = request.environ["werkzeug.socket"]
     linger = struct.pack("ii", 1, 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    # Not shut down, which would end it in peace.
+    # A shutdown() would close it gracefully; closing with SO_LINGER 0 sends RST.
     socket.close(connection.detach())
     return Response()
 

@@ -1,4 +1,4 @@
-"""The sandbox's time: the computer's, a faster one, or one that stands still."""
+"""Clocks of the sandbox: real time, accelerated time, or time moved by hand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ __all__ = ["Clock", "ManualClock"]
 
 
 class Clock:
-    """Time that passes.
+    """Clock that runs by itself.
 
-    :param speed: How much faster than the computer's: with 60, an hour takes a minute.
+    :param speed: Factor by which it runs faster than real time: with 60, an hour takes
+        a minute.
+    :raises ValueError: if the speed is not above 0.
     """
 
-    #: Whether time passes only when it is told to.
+    #: Whether the time only moves when :meth:`.Sandbox.advance` is called.
     manual = False
 
     def __init__(self, speed: float = 1.0) -> None:
@@ -24,20 +26,24 @@ class Clock:
         self._ahead = 0.0
 
     def now(self) -> float:
-        """Return the time in seconds since 1970."""
+        """Return the sandbox's time in seconds since 1970."""
         return self._began + self._ahead + (time.time() - self._began) * self._speed
 
     def go_on_from(self, now: float) -> None:
-        """Move on to a time, if it is still to come."""
+        """Move forward to a time in seconds since 1970; never move back."""
         self._ahead += max(0.0, now - self.now())
 
     def real_seconds(self, seconds: float) -> float:
-        """Return how long one has to wait for so many seconds of this clock."""
+        """Convert seconds of this clock to real seconds."""
         return max(0.0, seconds) / self._speed
 
 
 class ManualClock(Clock):
-    """Time that stands still until :meth:`.Sandbox.advance` moves it."""
+    """Clock that stands still until :meth:`.Sandbox.advance` moves it.
+
+    :param now: The time to start at, in seconds since 1970; the current time if not
+        given.
+    """
 
     manual = True
 
@@ -49,5 +55,5 @@ class ManualClock(Clock):
         return self._now
 
     def set(self, now: float) -> None:
-        """Move on; never back."""
+        """Move forward to a time in seconds since 1970; never move back."""
         self._now = max(self._now, now)

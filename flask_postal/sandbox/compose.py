@@ -1,4 +1,4 @@
-"""Writes mails that come in: from fields, or as a reply to one that was sent."""
+"""Builds inbound emails: from fields, or as a reply to a message that was sent."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ def compose_mail(
     attachments: Iterable[AttachedFile] = (),
     headers: dict[str, str] | None = None,
 ) -> bytes:
-    """Write a mail.
+    """Build an email in MIME, to pass to :meth:`.Sandbox.receive`.
 
-    :param to: The address in To.
-    :param sender: The address in From.
-    :param attachments: (file name, media type, content) of each file.
-    :param headers: Further headers.
+    :param to: The To header.
+    :param sender: The From header.
+    :param html: An HTML alternative to the text.
+    :param attachments: A tuple (file name, media type, content) for each file.
+    :param headers: Name -> value of further headers; a header of the same name is
+        replaced.
     """
     mail = EmailMessage(policy=SMTP)
     mail["From"], mail["To"], mail["Subject"] = sender, to, subject
@@ -59,10 +61,15 @@ def reply_to(
     html: str | None = None,
     attachments: Iterable[AttachedFile] = (),
 ) -> tuple[bytes, str]:
-    """Write the reply of a recipient to a mail that was sent.
+    """Build the reply of a recipient to a message that was sent.
 
-    :param mail: One of ``sandbox.messages``.
-    :returns: The reply, and the address that it goes to: Reply-To, or From.
+    It quotes the text and sets In-Reply-To and References, as mail clients do.
+
+    :param mail: The message, one of ``sandbox.messages``.
+    :param text: The new text, above the quoted one.
+    :param attachments: As for :func:`compose_mail`.
+    :returns: The reply in MIME, and the address that it goes to: that of Reply-To, or
+        else of From.
     """
     original = read_mail(mail.raw)
     authors = original.reply_to or [original.from_email or Address(str(mail.sender))]

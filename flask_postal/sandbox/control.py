@@ -22,7 +22,7 @@ Content = Mapping[str, Any]
 
 
 def describe_request(made: WebhookRequest) -> dict[str, Any]:
-    """Describe a request and the app's last response, for the CLI."""
+    """Describe a webhook request and the app's last response, for the CLI."""
     last = made.attempts[-1] if made.attempts else None
     return {
         "event": made.event,
@@ -37,7 +37,7 @@ def describe_request(made: WebhookRequest) -> dict[str, Any]:
 
 
 def _call(do: Callable[[Simulation, Content], Any]) -> tuple[Response, int] | Response:
-    """Check the API key and the JSON of a request, and act on it."""
+    """Check the API key and the JSON of a control request, and run its handler."""
     simulation = current_simulation()
     given = request.headers.get("X-Server-API-Key", "")
     if not hmac.compare_digest(given.encode(), simulation.api_key.encode()):

@@ -1,4 +1,4 @@
-"""Gives the sandbox's views the simulation that they act on."""
+"""Binds a simulation to the sandbox's Flask app, and gives it to the views."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEY = "postal-sandbox"
 
 
 def bind(app: Flask, simulation: Simulation) -> None:
-    """Make a simulation the one that the views of an app act on."""
+    """Bind the simulation that the views of an app act on."""
     app.extensions[_KEY] = simulation
 
 

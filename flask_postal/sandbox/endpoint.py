@@ -1,4 +1,4 @@
-"""Writes what Postal's HTTP endpoint posts about a mail, in its four formats."""
+"""Builds the requests of Postal's HTTP endpoint for inbound mail, in all formats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from .webhook_bodies import serialize
 
 __all__ = ["FORMATS", "inbound_request", "receive_headers"]
 
-#: Format -> media type.
+#: Format -> media type. The names join Postal's settings of an HTTP endpoint: "format"
+#: (RawMessage or Hash) and "encoding" (BodyAsJSON or FormData).
 FORMATS = {
     "raw-json": JSON,
     "raw-form": FORM,
@@ -27,7 +28,11 @@ _QUOTED = re.compile(r"^(?:On .{1,200} wrote:|-{3,} ?Original Message)", re.M | 
 
 
 def receive_headers(timestamp: float, *, spam: bool = False) -> bytes:
-    """Write the headers that Postal puts on top of a mail that comes in."""
+    """Build the headers that Postal puts on top of incoming mail.
+
+    :param timestamp: When it arrived, in seconds since 1970.
+    :param spam: The result of the simulated spam check.
+    """
     date = format_datetime(datetime.fromtimestamp(timestamp, UTC))
     return (
         f"X-Postal-Spam: {'yes' if spam else 'no'}\r\n"
@@ -42,16 +47,16 @@ def receive_headers(timestamp: float, *, spam: bool = False) -> bytes:
 def inbound_request(
     mail: Mail, format: str, *, strip_replies: bool = False
 ) -> tuple[bytes, str]:
-    """Write the body of a request.
+    """Build the body of a request that posts incoming mail to the app.
 
     :param format: One of :data:`FORMATS`.
-    :param strip_replies: Whether the endpoint separates quoted replies, which only the
-        Hash formats show.
+    :param strip_replies: Whether the endpoint is set to separate quoted replies. Only
+        the Hash formats have fields for it.
     :returns: The body and its media type.
-    :raises ValueError: for another format.
+    :raises ValueError: for an unknown format.
     """
     if format not in FORMATS:
-        raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
     kind, _, encoding = format.partition("-")
     if kind == "raw":
         fields: dict[str, Any] = {
@@ -102,7 +107,8 @@ def _parsed_fields(mail: Mail, *, encoding: str, strip_replies: bool) -> dict[st
     fields["attachments"] = [
         {
             "filename": file.filename,
-            # JSON is made of one of the library's methods, the form of another.
+            # Postal calls different methods of Ruby's mail library for the two
+            # encodings; only the one for forms includes the parameters.
             "content_type": file.media_type
             if encoding == "json"
             else file.content_type,
@@ -115,9 +121,9 @@ def _parsed_fields(mail: Mail, *, encoding: str, strip_replies: bool) -> dict[st
 
 
 def _separate(text: str | None) -> tuple[str, str | None]:
-    """Divide a text into what is new and what it quotes, which is null if nothing is.
+    """Split a text into its new part and the quoted part, ``None`` if there is none.
 
-    A mail without a text has an empty one then.
+    For mail without a text, Postal then posts an empty string, not null.
     """
     text = (text or "").replace("\r", "")
     found = _QUOTED.search(text)
@@ -126,7 +132,7 @@ def _separate(text: str | None) -> tuple[str, str | None]:
 
 
 def _form(fields: Mapping[str, Any]) -> bytes:
-    """Write a form as Ruby does: null is a key without ``=``."""
+    """Encode a form as Ruby does: null is a key without ``=``."""
     return "&".join(_pairs(fields)).encode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""Incoming mail: posts mails from outside to the app, and acts on its responses."""
+"""Incoming mail: posts it to the app, and reports and bounces as Postal does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .webhook_sender import WebhookSender
 
 __all__ = ["MAX_MAIL", "IncomingMail"]
 
-#: Bytes of a mail; Postal's SMTP server has a limit too.
+#: Maximum size of an email in bytes; Postal's SMTP server has a limit (14 MB) too.
 MAX_MAIL = 25 * 1024 * 1024
 
 
 class IncomingMail:
-    """The incoming mail of one sandbox."""
+    """Handles the incoming mail of one sandbox."""
 
     def __init__(
         self,
@@ -45,9 +45,11 @@ class IncomingMail:
         strip_replies: bool = False,
         spam: bool = False,
     ) -> WebhookRequest:
-        """Take a mail from outside, and post it to the app now.
+        """Store an email from outside, and post it to the app now.
 
-        :raises ValueError: for an unknown format, and for a mail of over 25 MB.
+        :param recipient: The envelope recipient.
+        :param sender: The envelope sender; ``None`` for ``<>``.
+        :raises ValueError: for an unknown format, or an email of over 25 MB.
         """
         if len(raw) > MAX_MAIL:
             raise ValueError(
@@ -60,12 +62,16 @@ class IncomingMail:
     def post(
         self, mail: Mail, format: str, *, strip_replies: bool = False
     ) -> WebhookRequest:
-        """Post an incoming mail to the app now."""
+        """Post stored incoming mail to the app now."""
         body, media_type = inbound_request(mail, format, strip_replies=strip_replies)
         return self._webhooks.post("inbound", format, media_type, body, mail)
 
     def _report(self, mail: Mail, attempt: Attempt, verdict: Verdict) -> None:
-        """Report how the app answered, as Postal does for incoming mail."""
+        """Report the app's response as a tracking event, as Postal does.
+
+        Postal reports incoming mail with the same events as outgoing mail, with the
+        direction "incoming".
+        """
         status = {"taken": "Sent", "pending": "SoftFail"}.get(verdict.state, "HardFail")
         details = f"Received a {attempt.status} from {attempt.url}"
         if verdict.bounces and mail.sender and not mail.bounce:

@@ -1,4 +1,4 @@
-"""Writes the mail that Postal's ``send/message`` makes of its fields."""
+"""Composes the email that Postal's ``send/message`` builds from its fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .params import ruby_text
 
 __all__ = ["compose"]
 
-#: Headers that Postal drops from ``headers``, or writes itself.
+#: Names that are ignored in ``headers``, most of them because Postal writes them.
 _OURS = frozenset(
     {
         *("message-id", "from", "to", "cc", "bcc", "subject", "sender", "reply-to"),
@@ -27,12 +27,13 @@ _OURS = frozenset(
 
 
 def compose(fields: Mapping[str, Any], *, message_id: str, timestamp: float) -> bytes:
-    """Write the mail.
+    """Compose the email.
 
-    :param fields: What was posted to send/message, checked, and the attachments
-        decoded.
-    :param message_id: Without angle brackets.
+    :param fields: The checked parameters of send/message, with ``data`` of each
+        attachment decoded to bytes.
+    :param message_id: The Message-ID, without angle brackets.
     :param timestamp: When it was posted, in seconds since 1970.
+    :returns: The email in MIME.
     """
     date = format_datetime(datetime.fromtimestamp(timestamp, UTC))
     extra = {str(k): ruby_text(v) for k, v in (fields.get("headers") or {}).items()}
@@ -103,7 +104,7 @@ def _file(attachment: Mapping[str, Any]) -> Message:
     part["Content-Disposition"] = f'attachment; filename="{_line(shown)}"'
     data: bytes = attachment["data"]
     if data.isascii() or part.get_content_type() == "message/rfc822":
-        # As the library does that Postal writes its mails with.
+        # Ruby's mail library, which Postal uses, converts line ends to CRLF here.
         data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     part.set_payload(base64_lines(data))
     return part
@@ -114,7 +115,7 @@ def _addresses(items: str | Sequence[Any]) -> str:
 
 
 def _address(item: Any) -> str:
-    """Encode the name of an address, and leave all else as it was written."""
+    """Encode the display name of an address, and leave the rest unchanged."""
     text = _line(str(item))
     if text.isascii():
         return text

@@ -1,4 +1,12 @@
-"""Reads a mail, and writes base64, as Postal does."""
+"""Reads emails as Postal does, with the rules of Ruby's "mail" library.
+
+There are two readers on purpose. :func:`read_mail` uses the package's own parser, which
+apps get as ``event.message`` and which copes with broken mail. :class:`PostalMail`
+follows Ruby's library, from which Postal fills the fields of the Hash formats and of
+messages/message: it picks other headers, attachments and line ends. Using one reader
+for both would make the sandbox post fields that no real Postal would post, and an app
+that works here could fail in production.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +43,18 @@ _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 
 
 def read_mail(raw: bytes) -> InboundMessage:
-    """Read a mail; nothing it holds raises."""
+    """Read an email with the package's own parser, which never raises."""
     return InboundMessage(RawMail(Base64Mail(raw=raw)))
 
 
 def base64_lines(data: bytes) -> str:
-    """Write base64 as Ruby does: a line break after every 60 characters."""
+    """Encode base64 as Ruby does, with a newline after every 60 characters."""
     text = base64.b64encode(data).decode("ascii")
     return "".join(f"{text[at : at + 60]}\n" for at in range(0, len(text), 60))
 
 
 def in_brackets(text: str) -> str:
-    """Return what stands in the last angle brackets of each line."""
+    """Return the content of the last angle brackets of each line."""
     return "\n".join(
         line.rpartition("<")[2].partition(">")[0] for line in text.split("\n")
     )
@@ -54,11 +62,12 @@ def in_brackets(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PostalFile:
-    """A part that Postal takes for an attachment.
+    """Part of an email that Postal treats as an attachment.
 
-    :param content_type: With its parameters, as a form shows it; ``None`` if the part
-        has none.
-    :param media_type: Without them, as JSON shows it.
+    :param content_type: The Content-Type with its parameters, as posted in forms;
+        ``None`` if the part has no such header.
+    :param media_type: The Content-Type without parameters, as posted in JSON.
+    :param content: The decoded content.
     """
 
     filename: str
@@ -68,10 +77,13 @@ class PostalFile:
 
 
 class PostalMail:
-    """A mail as Postal's library reads it, which differs from :func:`read_mail`.
+    """Email as Ruby's "mail" library reads it, which differs from :func:`read_mail`.
 
-    Of repeated headers the last counts. Any part with a name is an attachment, and no
-    other is. Line ends depend on the transfer encoding. Nothing in a mail raises.
+    The last of several headers with the same name counts. A part is an attachment if
+    and only if it has a name. The line ends of the content depend on its transfer
+    encoding. No attribute raises, whatever the mail contains.
+
+    :param raw: The whole email in MIME.
     """
 
     def __init__(self, raw: bytes) -> None:
@@ -88,43 +100,43 @@ class PostalMail:
         return self._headers.get(name, [None])[-1]
 
     def header(self, name: str) -> str | None:
-        """Return the last of some headers, decoded, in one line."""
+        """Return the last header with a name, decoded and unfolded."""
         value = self._last(name)
         return None if value is None else _decoded(value)
 
     def all_headers(self) -> dict[str, list[str]]:
-        """Return all headers, decoded: lower-case name -> values."""
+        """Return all headers: lower-case name -> decoded values."""
         return {name: list(map(_decoded, v)) for name, v in self._headers.items()}
 
     def all_addresses(self, name: str) -> list[str]:
-        """Return the bare addresses of all headers of a name."""
+        """Return the bare addresses in all headers with a name."""
         text = ", ".join(self._headers.get(name, []))
         return [address.addr_spec for address in _addresses(text)]
 
     def addresses(self, name: str) -> str | None:
-        """Return the last header of addresses as the library writes it anew."""
+        """Return the last address header with a name, as the library formats it."""
         return next(iter(self.address_lists(name)[-1:]), None)
 
     def address_lists(self, name: str) -> list[str]:
-        """Return all headers of a name, each as the library writes it anew."""
+        """Return all address headers with a name, each as the library formats it."""
         return [_written_anew(value) for value in self._headers.get(name, [])]
 
     @cached_property
     def message_id(self) -> str | None:
-        """The Message-ID without brackets; Postal makes one up for an empty header."""
+        """The Message-ID without brackets. Postal generates one for an empty header."""
         value = self.header("message-id")
         if value is None:
             return None
         return in_brackets(value).strip() or f"{token_hex(12)}@sandbox.localhost.mail"
 
     def message_ids(self, name: str) -> str | None:
-        """Return a header of Message-IDs, with blanks between them."""
+        """Return the Message-IDs of a header, separated by spaces."""
         value = self.header(name)
         return " ".join(_MESSAGE_ID.findall(value or "")) or value
 
     @property
     def date(self) -> str | None:
-        """The Date header in its usual form; as it came if it is none."""
+        """The Date header in RFC 5322 format; unchanged if it is not a date."""
         value = self.header("date")
         with suppress(TypeError, ValueError, IndexError, OverflowError):
             return format_datetime(parsedate_to_datetime((value or "")[:200]))
@@ -138,17 +150,17 @@ class PostalMail:
 
     @property
     def plain_body(self) -> str | None:
-        """The plain text; ``None`` if there is none."""
+        """The first plain text part; ``None`` if there is none."""
         return self._body("text/plain")
 
     @property
     def html_body(self) -> str | None:
-        """The HTML; ``None`` if there is none."""
+        """The first HTML part; ``None`` if there is none."""
         return self._body("text/html")
 
     def _body(self, kind: str) -> str | None:
         for part in self._parts:
-            # A mail that is no multipart is its own text, whatever its name.
+            # A mail that is not a multipart is a text even if it has a file name.
             is_text = not part.parent or _filename(part) is None
             if part.kind == kind and is_text:
                 return _safely(lambda: decode(_content(part), part.charset)[0], "")  # noqa: B023
@@ -156,7 +168,7 @@ class PostalMail:
 
     @cached_property
     def attachments(self) -> list[PostalFile]:
-        """The parts of a multipart that have a name, and the mails in it."""
+        """The parts of a multipart that have a name, and emails attached to it."""
         files = []
         for part in self._parts:
             name = _filename(part) if part.parent else None
@@ -207,7 +219,10 @@ def _type(part: Part) -> Parameters | None:
 
 
 def _filename(part: Part) -> str | None:
-    """Return the name of a part; mails get one, as their authors seldom name them."""
+    """Return the file name of a part, or ``None``.
+
+    The library generates a name for an attached email without one.
+    """
     name = part.parameter("filename") or part.parameter("name")
     name = _decoded(name) if name else part.filename
     name = name or _header(part, "content-location")
@@ -225,10 +240,10 @@ def _written(kind: Parameters) -> str:
 
 
 def _content(part: Part) -> bytes:
-    """Return what is in a part.
+    """Return the decoded content of a part.
 
-    The library ends lines by LF in 7-bit and quoted-printable ASCII, and leaves them
-    alone in everything else.
+    The library converts line ends to LF in 7-bit content and quoted-printable ASCII,
+    and leaves them unchanged in everything else.
     """
     content = part.content()
     encoding = (_header(part, "content-transfer-encoding") or "").strip().lower()
@@ -240,7 +255,7 @@ def _content(part: Part) -> bytes:
 
 
 def _shown(addresses: Iterable[Address]) -> str:
-    """Write addresses as Ruby does once it has decoded them."""
+    """Format addresses as the library does after it has decoded them."""
     shown = []
     for address in addresses:
         name = address.display_name

@@ -1,4 +1,4 @@
-"""Stores mails the way Postal does, and what Postal notes about each delivery."""
+"""Creates the stored messages and delivery records that Postal would create."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Mailbox", "describe_mail", "new_message_id"]
 
 
 class Mailbox:
-    """The mails of one sandbox.
+    """Creates messages and delivery records in the store of one sandbox.
 
-    :param store: Where they are kept.
-    :param clock: The sandbox's time.
+    :param store: Where they are stored.
+    :param clock: The sandbox's clock, which their timestamps are read from.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -29,9 +29,11 @@ class Mailbox:
         self._clock = clock
 
     def add(self, raw: bytes, *, subject: str | None, **values: Any) -> Mail:
-        """Store a mail for one recipient.
+        """Store a message for one recipient, with a new token and status Pending.
 
-        :param values: The other columns of a :class:`.Mail`; ``direction``,
+        :param raw: The message in MIME.
+        :param subject: The subject, of which Postal stores 200 characters.
+        :param values: The other fields of a :class:`.Mail`; ``direction``,
             ``recipient``, ``sender`` and ``message_id`` are required.
         """
         return self._store.add_mail(
@@ -52,7 +54,7 @@ class Mailbox:
         bounce: bool = False,
         bounce_for_id: int = 0,
     ) -> Mail:
-        """Store a mail from outside; its subject and Message-ID are read from it."""
+        """Store incoming mail; its subject and Message-ID are read from its headers."""
         message = PostalMail(raw)
         return self.add(
             raw,
@@ -66,7 +68,7 @@ class Mailbox:
         )
 
     def last_to(self, recipient: str | None) -> Mail:
-        """Return the last message to a recipient, or a made-up one if there is none.
+        """Return the last message to a recipient; create a sample if there is none.
 
         :param recipient: ``None`` for the last message to anybody.
         """
@@ -90,11 +92,17 @@ class Mailbox:
     def note_delivery(
         self, mail: Mail, status: str, details: str, output: str, *, attempted: bool
     ) -> dict[str, Any]:
-        """Note a delivery, and give the mail its status.
+        """Store a delivery record, and set the status of the message.
+
+        Postal cuts details and output at 250 characters.
+
+        :param status: Postal's status, such as ``"Sent"``.
+        :param details: Postal's own words about the delivery.
+        :param output: The response of the other server.
 
         :param attempted: Whether there was an SMTP or HTTP exchange, for which Postal
-            notes a duration and a log id.
-        :returns: What the payload of an event says about the delivery.
+            stores a duration and a log id.
+        :returns: The fields about the delivery for the payload of an event.
         """
         now = self._clock.now()
         took = round(random.uniform(0.01, 0.09), 2) if attempted else None  # noqa: S311
@@ -122,7 +130,7 @@ class Mailbox:
 
 
 def describe_mail(mail: Mail) -> dict[str, Any]:
-    """Build the dict by which webhooks name a mail."""
+    """Build the dict that describes a message in the payload of webhooks."""
     return message_payload(
         id=mail.id,
         token=mail.token,
@@ -138,5 +146,5 @@ def describe_mail(mail: Mail) -> dict[str, Any]:
 
 
 def new_message_id() -> str:
-    """Make a Message-ID like Postal's, without angle brackets."""
+    """Generate a Message-ID like Postal's, without angle brackets."""
     return f"{uuid.uuid4()}@rp.sandbox.localhost"

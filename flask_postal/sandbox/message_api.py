@@ -1,4 +1,4 @@
-"""What ``messages/message`` and ``messages/deliveries`` answer."""
+"""Builds the responses of ``messages/message`` and ``messages/deliveries``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from .store import Store
 
 __all__ = ["describe", "describe_deliveries"]
 
-#: Seconds after which Postal no longer holds a mail.
+#: Seconds for which Postal holds a message: seven days.
 MAX_HOLD = 7 * 24 * 3600.0
 
 
 def describe(store: Store, mail: Mail, expansions: Any) -> dict[str, Any]:
-    """Answer messages/message.
+    """Build the ``data`` of a messages/message response.
 
-    :param expansions: ``True`` for all, or the names of some.
+    :param expansions: The parameter ``_expansions``: ``True`` for all of them, or a
+        list of names such as ``"details"``. Anything else expands nothing.
     """
     answer: dict[str, Any] = {"id": mail.id, "token": mail.token}
     for name, expand in _EXPANSIONS.items():
@@ -30,7 +31,7 @@ def describe(store: Store, mail: Mail, expansions: Any) -> dict[str, Any]:
 
 
 def describe_deliveries(store: Store, mail: Mail) -> list[dict[str, Any]]:
-    """Answer messages/deliveries."""
+    """Build the ``data`` of a messages/deliveries response."""
     return [
         {
             "id": delivery["id"],

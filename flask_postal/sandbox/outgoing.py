@@ -1,4 +1,4 @@
-"""Outgoing mail: accepts messages and lets happen to them what their scenario says."""
+"""Outgoing mail: accepts messages, and applies the events of their scenarios."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ __all__ = ["SERVER_TOKEN", "OutgoingMail"]
 
 _log = logging.getLogger("flask_postal.sandbox")
 
-#: Names the mail server in tracked links and return paths.
+#: Identifies the mail server in tracked links and return paths.
 SERVER_TOKEN = "sndbox"  # noqa: S105
 
 
 class OutgoingMail:
-    """The outgoing mail of one sandbox.
+    """Handles the outgoing mail of one sandbox.
 
-    :param url: Returns the sandbox's own address, for tracked links.
+    :param url: Returns the sandbox's own URL, for tracked links. It is a function
+        because the port is not known before the sandbox has started.
     :param tracking: Whether links are tracked and a pixel is added to HTML.
-    :param changed: Called when something has happened that the page shows.
+    :param changed: Called after each change that the sandbox's page shows.
     """
 
     def __init__(
@@ -68,10 +69,17 @@ class OutgoingMail:
         bounce_for_id: int = 0,
         broken: bool = False,
     ) -> list[Mail]:
-        """Accept a message; each recipient gets a mail of its own.
+        """Accept a message: store it once for each recipient, and plan its events.
 
+        :param recipients: The envelope recipients.
         :param raw: The message in MIME.
-        :param broken: Whether Postal's worker fails at it, which no webhook reports.
+        :param sender: The envelope sender; ``None`` for ``<>``.
+        :param message_id: The Message-ID, without angle brackets.
+        :param bounce: Whether the message is marked as a bounce.
+        :param bounce_for_id: The id of the message that bounced; 0 if none.
+        :param broken: Whether Postal's worker fails to process the message. It then
+            ends in status Error, which no webhook reports.
+        :returns: The stored message for each recipient.
         """
         mails = []
         for recipient in recipients:
@@ -88,7 +96,7 @@ class OutgoingMail:
                 bounce_for_id=bounce_for_id,
             )
             mails.append(mail)
-            _log.info("mail %d to %s: %a", mail.id, ascii(recipient), subject)
+            _log.info("message %d to %s: %a", mail.id, ascii(recipient), subject)
             steps = scenario_for(recipient).steps
             if broken:
                 due = now + steps[0].after
@@ -103,9 +111,11 @@ class OutgoingMail:
     def happen(
         self, mail: Mail, event: PostalEvent, **seen: Any
     ) -> WebhookRequest | None:
-        """Let an event happen to a mail, and report it to the app in its turn.
+        """Apply an event to a message, and plan the webhook that reports it.
 
-        :param seen: As for :meth:`note`.
+        :param seen: ``url``, ``ip_address`` and ``user_agent``, as for :meth:`note`.
+        :returns: The planned request; ``None`` if no webhook reports the event, or no
+            tracking URL is set.
         """
         payload = self.note(mail, event, **seen)
         if event.name is None:
@@ -122,9 +132,11 @@ class OutgoingMail:
         ip_address: str = "203.0.113.9",
         user_agent: str | None = "Mozilla/5.0 (Sandbox)",
     ) -> dict[str, Any]:
-        """Note what an event changes, without reporting it.
+        """Apply an event to a message without reporting it.
 
-        :param url: The link that was clicked; the mail's first link if not given.
+        :param url: The link that was clicked; the first link of the message if not
+            given.
+        :param ip_address: The address of whoever opened the message or clicked.
         :returns: The payload of the event's webhook.
         """
         if event.event_type is EventType.BOUNCED:
@@ -151,7 +163,7 @@ class OutgoingMail:
         return payload | seen
 
     def resend(self, mail: Mail) -> Mail:
-        """Accept a mail again, as it was sent."""
+        """Accept the same message again, which gives it a new id and token."""
         (again,) = self.accept(
             [mail.recipient],
             mail.raw,
@@ -180,7 +192,7 @@ class OutgoingMail:
         )
 
     def _delivered(self, mail: Mail) -> bytes:
-        """Return a mail as it leaves Postal: with tracked links and Postal's header."""
+        """Return the MIME that leaves Postal, with tracked links and its own header."""
         raw = mail.raw
 
         def link(url: str) -> str:
@@ -193,12 +205,12 @@ class OutgoingMail:
             try:
                 raw = insert_tracking(raw, link, pixel)
             except (RecursionError, LookupError, ValueError, TypeError):
-                # The standard library can't parse it; deliver it unchanged.
-                _log.warning("mail %d can't be parsed; it is not tracked", mail.id)
+                # The standard library can't parse every mail; deliver it unchanged.
+                _log.warning("message %d can't be parsed; it is not tracked", mail.id)
         return f"X-Postal-MsgID: {mail.token}\r\n".encode() + raw
 
     def _note_bounce(self, mail: Mail) -> dict[str, Any]:
-        """Store the bounce mail by which another server returns a mail."""
+        """Store the bounce with which the recipient's server returned a message."""
         message_id = new_message_id()
         text = (
             "From: Mail Delivery System <MAILER-DAEMON@sandbox.localhost>\r\n"

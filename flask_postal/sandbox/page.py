@@ -1,8 +1,8 @@
-"""The sandbox's page: mails, what happened to them, and buttons for what may happen.
+"""Views of the sandbox's web page: messages, their events, and buttons to trigger more.
 
-Everything is rendered here. The small JavaScript reloads the page when something has
-changed, takes files that are dropped, copies settings, and remembers the width that
-mails are shown in. Without it the page works too, but has to be reloaded.
+All HTML is rendered on the server. A small script refreshes the page after changes,
+accepts dropped files, copies settings, and remembers the width at which HTML is shown.
+Without JavaScript the page works too, but has to be reloaded by hand.
 """
 
 from __future__ import annotations
@@ -40,10 +40,15 @@ from .store import MAX_MAILS
 
 __all__ = ["page"]
 
-#: Bytes of images that are shown in a mail.
+#: Maximum total size in bytes of the images that are embedded in the HTML view.
 MAX_SHOWN = 10_000_000
 _CID = re.compile(r"cid:([^\"'\s>)]+)", re.IGNORECASE)
 _VIEWS = ("html", "text", "headers", "raw", "attachments")
+# The page shows text that anybody may have written, in every field of a message. If one
+# of them were not escaped, this policy keeps a browser from running it: there are no
+# inline scripts or styles, and nothing is loaded from or sent to other hosts. So don't
+# add 'unsafe-inline': scripts and styles go into the static files. HTML of messages has
+# a policy of its own, MAIL_POLICY, and is shown in a sandboxed frame.
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
     " img-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none';"
@@ -62,10 +67,10 @@ for _name, _filter in FILTERS.items():
 
 
 class _Id(IntegerConverter):
-    """The number of a mail or a request.
+    """URL converter for the id of a message or a request.
 
-    A number that is too large for SQLite becomes the largest that it takes. No mail
-    has that one, so the response is the page for an unknown mail.
+    A number that is too large for SQLite is replaced by the largest that fits. No
+    message has that id, so the response is the page for an unknown message.
     """
 
     def to_python(self, value: str) -> int:
@@ -98,7 +103,7 @@ def _common() -> dict[str, Any]:
 
 @page.before_request
 def _note_version() -> None:
-    # Noted before anything is read, so that what happens meanwhile causes a reload.
+    # Read before anything else, so that changes during the request cause a refresh.
     g.version = current_simulation().version
 
 
@@ -118,7 +123,7 @@ def _not_found(error: NotFound) -> tuple[str, int]:
 
 @page.errorhandler(413)
 def _too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
-    problem = f"A mail with its files may have {MAX_MAIL:,} bytes, encoded."
+    problem = f"An email may have at most {MAX_MAIL:,} bytes, with its files encoded."
     return _error_page(413, "Too large", problem)
 
 
@@ -131,24 +136,24 @@ def _error_page(
     return text, status
 
 
-# ---- looking
+# ---- views that show something
 
 
 @page.get("/")
 def index() -> str:
-    """The list of mails."""
+    """Show the list of messages."""
     return render_template("list.html", current=None, scenarios=SCENARIOS)
 
 
 @page.get("/version")
 def version() -> dict[str, int]:
-    """The number that the page compares to know whether to reload."""
+    """Return the number by which the script detects changes."""
     return {"version": current_simulation().version}
 
 
 @page.get("/mail/<id:number>")
 def mail(number: int) -> str:
-    """One mail, with its content and its timeline."""
+    """Show a message, with its content and its timeline."""
     store, found = current_simulation().store, _find(number)
     content = found.content
     views = [view for view in _VIEWS if _has(content, view)]
@@ -169,7 +174,7 @@ def mail(number: int) -> str:
 
 @page.get("/mail/<id:number>/html")
 def html(number: int) -> AnyResponse:
-    """The HTML of a mail, its embedded images included, for a sandboxed frame."""
+    """Return the HTML of a message with its embedded images, for a sandboxed frame."""
     content = _find(number).content
 
     left = MAX_SHOWN
@@ -191,34 +196,34 @@ def html(number: int) -> AnyResponse:
 
 @page.get("/mail/<id:number>/cid/<path:content_id>")
 def inline(number: int, content_id: str) -> AnyResponse:
-    """An embedded image of a mail."""
+    """Return an embedded image of a message."""
     part = _find(number).content.inlines.get(content_id)
     if part is None:
-        abort(404, f"Mail no. {number} has no such image.")
+        abort(404, f"Message no. {number} has no such image.")
     return file_response(part.content, part.content_type, part.safe_filename)
 
 
 @page.get("/mail/<id:number>/attachment/<id:index>")
 def attachment(number: int, index: int) -> AnyResponse:
-    """An attachment of a mail, as a download."""
+    """Return an attachment of a message as a download."""
     files = _find(number).content.attachments
     if index >= len(files):
-        abort(404, f"Mail no. {number} has no such attachment.")
+        abort(404, f"Message no. {number} has no such attachment.")
     return file_response(files[index].content, "", files[index].safe_filename)
 
 
 @page.get("/mail/<id:number>/raw")
 def raw(number: int) -> AnyResponse:
-    """The mail in MIME, as a download."""
+    """Return a message in MIME as a download."""
     return file_response(_find(number).raw, "", f"mail-{number}.eml")
 
 
-# ---- doing
+# ---- views that do something
 
 
 @page.post("/mail/<id:number>/event")
 def event(number: int) -> AnyResponse:
-    """Let an event happen to a mail."""
+    """Apply an event to a message."""
     name = request.form.get("event", "")
     row = find_event(name)
     if row is None or row.about != "message":
@@ -229,13 +234,13 @@ def event(number: int) -> AnyResponse:
 
 @page.post("/mail/<id:number>/resend")
 def resend(number: int) -> AnyResponse:
-    """Accept a mail again."""
+    """Accept a message again."""
     return _back(current_simulation().outgoing.resend(_find(number)).id)
 
 
 @page.route("/mail/<id:number>/edit", methods=["GET", "POST"])
 def edit(number: int) -> str | AnyResponse:
-    """Change a mail and accept it again."""
+    """Show a form to edit a message, or accept the edited message."""
     found = _find(number)
     if request.method == "GET":
         return render_template("edit.html", current=found, content=found.content)
@@ -261,7 +266,7 @@ def edit(number: int) -> str | AnyResponse:
 
 @page.post("/mail/<id:number>/reply")
 def reply(number: int) -> AnyResponse:
-    """Take a reply to a mail as incoming mail."""
+    """Post a reply to a message as inbound mail."""
     form = request.form
     found = _find(number)
     text, to = reply_to(
@@ -276,7 +281,7 @@ def reply(number: int) -> AnyResponse:
 
 @page.post("/mail/<id:number>/deliver")
 def deliver(number: int) -> AnyResponse:
-    """Post an incoming mail to the app again."""
+    """Post inbound mail to the app again."""
     found = _find(number)
     if found.direction != "incoming":
         abort(400)
@@ -287,20 +292,20 @@ def deliver(number: int) -> AnyResponse:
 
 @page.post("/request/<id:number>/retry")
 def retry(number: int) -> AnyResponse:
-    """Post a request again."""
+    """Post a webhook request again."""
     return _show_request(current_simulation().retry(_find_request(number)))
 
 
 @page.get("/request/<id:number>/body")
 def request_body(number: int) -> AnyResponse:
-    """The body of a request, as a download."""
+    """Return the body of a webhook request as a download."""
     made = _find_request(number)
     return file_response(made.body, "", f"{made.event}-{number}.body")
 
 
 @page.route("/compose", methods=["GET", "POST"])
 def compose() -> str | AnyResponse:
-    """Write a mail and take it as incoming mail."""
+    """Show a form for inbound mail, or post the submitted mail to the app."""
     if request.method == "GET":
         return render_template("compose.html", current=None, formats=FORMATS)
     form = request.form
@@ -329,7 +334,7 @@ def compose() -> str | AnyResponse:
 
 @page.get("/server")
 def server() -> str:
-    """The mail server: events, faults, key and settings."""
+    """Show the page about the mail server: events, faults, key and settings."""
     simulation = current_simulation()
     own = simulation.store.requests_about(None)
     return render_template(
@@ -356,7 +361,7 @@ def server_event() -> AnyResponse:
 
 @page.post("/server/fault")
 def fault() -> AnyResponse:
-    """Switch a fault on, or all off."""
+    """Switch a fault on, or all faults off."""
     form = request.form
     if "clear" in form:
         current_simulation().clear_faults()
@@ -372,22 +377,22 @@ def fault() -> AnyResponse:
 
 @page.post("/server/key")
 def key() -> AnyResponse:
-    """Sign with a new key."""
+    """Generate a new signing key."""
     current_simulation().rotate_key()
-    return _told("There is a new key: the app has to find it")
+    return _told("The sandbox signs with a new key, which the app has to fetch")
 
 
 @page.post("/server/foreign")
 def foreign() -> AnyResponse:
-    """Post an event of another tenant."""
+    """Post an event of another tenant of the same Postal."""
     status = current_simulation().post_foreign().attempts[-1].status
-    verdict = "it got in" if 200 <= status < 300 else "refused, as it should be"
-    return _told(f"The other tenant's event was answered with {status}: {verdict}")
+    verdict = "accepted" if 200 <= status < 300 else "refused, as it should be"
+    return _told(f"The app answered the other tenant's event with {status}: {verdict}")
 
 
 @page.post("/clear")
 def clear() -> AnyResponse:
-    """Delete all mails."""
+    """Delete all messages."""
     current_simulation().clear()
     return _back()
 
@@ -403,7 +408,7 @@ def _receive(raw: bytes, **options: Any) -> WebhookRequest:
 
 def _find(number: int) -> Mail:
     found = current_simulation().store.mail(number)
-    return found or abort(404, f"There is no mail no. {number}.")
+    return found or abort(404, f"There is no message no. {number}.")
 
 
 def _find_request(number: int) -> WebhookRequest:
@@ -418,7 +423,7 @@ def _back(number: int | None = None) -> AnyResponse:
 
 
 def _show_request(made: WebhookRequest) -> AnyResponse:
-    """Redirect to a request that was posted again; it is shown opened."""
+    """Redirect to a request that was posted again, and show its details."""
     where: dict[str, Any] = {"posted": made.id, "_anchor": f"request-{made.id}"}
     if made.mail_id is None:
         return redirect(url_for("page.server", **where), 303)
@@ -457,7 +462,10 @@ def _line(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """Return an address that the standard library can write; it is only shown."""
+    """Return an address that the standard library can format.
+
+    It is used for the headers only, where it is shown; the envelope keeps the text.
+    """
     text = _line(text)
     usual = re.fullmatch(r"[^<>]*<?[^\s<>@]+@[^\s<>@]+>?", text)
     return text if usual and "=?" not in text else "unreadable@address.invalid"

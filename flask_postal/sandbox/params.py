@@ -1,5 +1,8 @@
-"""Reads the parameters of an API call as the framework under Postal does, or refuses
-them as Postal does."""
+"""Reads the parameters of an API call as Rails does, and refuses what Postal refuses.
+
+The rules are those of Rails and of Ruby's JSON parser, on which Postal's API is built.
+They were observed on a running Postal; see :mod:`.api` for the responses.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,21 @@ __all__ = [
     "ruby_text",
 ]
 
-#: How deep Ruby's JSON parser follows lists and objects.
+#: Maximum depth of nested lists and objects in Ruby's JSON parser.
 MAX_DEPTH = 100
 
 
 class APIRefusedError(Exception):
-    """An error that Postal reports with HTTP 200.
+    """Raised for a refusal, which Postal reports with HTTP 200.
 
-    :param code: Postal's name of it; ``None`` for a parameter error.
+    Postal uses the HTTP status for failures of the server and of the HTTP request only.
+    Whether a call has succeeded is in the field ``status`` of the body: ``"success"``,
+    ``"error"`` or ``"parameter-error"``. Don't change this to 4xx: clients have to cope
+    with it in production.
+
+    :param code: Postal's error code; ``None`` for a parameter error, which has none.
+    :param message: Postal's error message; some errors have none.
+    :param more: Further fields of ``data``.
     """
 
     def __init__(self, code: str | None, message: str | None, **more: Any) -> None:
@@ -41,13 +51,14 @@ class APIRefusedError(Exception):
 
 
 class APIFailedError(Exception):
-    """Anything that makes Postal answer HTTP 500."""
+    """Raised for anything that makes Postal answer HTTP 500."""
 
 
 def read_request() -> dict[str, Any]:
-    """Read the body and the query of the current request.
+    """Read the body and the query string of the current request.
 
-    :raises BadRequest: where Postal answers 400 before it looks at the API key.
+    :raises BadRequest: for malformed requests, to which Postal answers 400 before it
+        checks the API key.
     """
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
     try:
@@ -57,7 +68,7 @@ def read_request() -> dict[str, Any]:
             content = _read_form(request.get_data())
         else:
             content = dict(request.form)
-        # The query wins over the body.
+        # Parameters of the query string override those of the body.
         return {**content, **_read_form(request.query_string)}
     except (ValueError, RecursionError):
         raise BadRequest from None
@@ -66,10 +77,11 @@ def read_request() -> dict[str, Any]:
 def api_params(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the parameters that Postal finds in a request.
 
-    JSON counts only if the media type begins so, in lower case. Any other request may
-    carry JSON in a field ``params``.
+    A JSON body is used only if the Content-Type begins with ``application/json`` in
+    lower case. Other requests can pass JSON in a form field ``params``.
 
-    :raises APIFailedError: if that field is no JSON object.
+    :param content: What :func:`read_request` has returned.
+    :raises APIFailedError: if that field is not a JSON object.
     """
     if request.headers.get("Content-Type", "").startswith("application/json"):
         return content
@@ -86,7 +98,7 @@ def api_params(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _read_json(body: bytes) -> dict[str, Any]:
-    """Read a body of JSON; what is no object has no parameters in it."""
+    """Read a JSON body; anything but an object counts as no parameters."""
     if not body:
         return {}
     content = _parse(body.decode("utf-8"), nulls=False)
@@ -94,10 +106,10 @@ def _read_json(body: bytes) -> dict[str, Any]:
 
 
 def _parse(text: str, *, nulls: bool) -> Any:
-    """Parse JSON, and reject what Python's parser lets pass but Ruby's does not.
+    """Parse JSON, and reject what Python's parser accepts but Ruby's does not.
 
-    :param nulls: Whether lists keep their nulls, which Rails drops from a body.
-    :raises ValueError: for NaN, half a surrogate pair, or too deep nesting.
+    :param nulls: Whether to keep nulls in lists, which Rails removes from a body.
+    :raises ValueError: for NaN, a lone surrogate, or too deep nesting.
     """
     content = json.loads(text, parse_constant=_refuse)
     if "\\u" in text:
@@ -121,7 +133,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _read_form(data: bytes) -> dict[str, Any]:
-    """Read an urlencoded form; ``name[]`` is a list, and of others the last counts."""
+    """Read an urlencoded form; ``name[]`` is a list, others keep the last value."""
     fields = parse_qs(data.decode("utf-8"), keep_blank_values=True, errors="strict")
     return {
         name.removesuffix("[]"): values if name.endswith("[]") else values[-1]
@@ -130,14 +142,14 @@ def _read_form(data: bytes) -> dict[str, Any]:
 
 
 def ruby_blank(value: Any) -> bool:
-    """Return what Rails calls blank; zero is not."""
+    """Return whether Rails calls a value blank; zero is not blank."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value is False or value in ([], {})
 
 
 def ruby_text(value: Any) -> str:
-    """Write a value as Ruby's ``to_s`` does."""
+    """Format a value as Ruby's ``to_s`` does."""
     if value is None:
         return ""
     return value if isinstance(value, str) else _inspect(value)

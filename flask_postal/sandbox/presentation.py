@@ -1,4 +1,4 @@
-"""How the sandbox's page shows things: template filters, timelines and files."""
+"""Prepares data for the sandbox's page: template filters, timelines and files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from .store import Store
 
 __all__ = ["FILTERS", "IMAGES", "MAIL_POLICY", "Entry", "file_response", "timeline"]
 
-#: Types that are shown as images. SVG is a document that may contain scripts.
+#: Media types shown as images. SVG is excluded, because it can contain scripts.
 IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-#: Content-Security-Policy of everything out of a mail: no script, no plugin, nothing
-#: from elsewhere.
+#: Content-Security-Policy of all content of messages, which is not to be trusted: it
+#: runs no scripts or plugins, and loads nothing, so that tracking pixels stay silent.
+#: ``sandbox`` gives it an origin of its own even outside of the frame.
 MAIL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 #: State of a webhook request -> tone, as in :class:`.PostalEvent`.
 _STATES = {"taken": "good", "pending": "wait", "lost": "bad", "dropped": "bad"}
@@ -30,7 +31,13 @@ _STATES = {"taken": "good", "pending": "wait", "lost": "bad", "dropped": "bad"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a mail's timeline."""
+    """Entry in the timeline of a message.
+
+    :param at: Seconds since 1970.
+    :param tone: The CSS class that colours it; see :func:`tone`.
+    :param output: The response of the recipient's server.
+    :param request: The webhook request, if the entry is about one.
+    """
 
     at: float
     title: str
@@ -41,8 +48,8 @@ class Entry:
 
 
 def timeline(store: Store, mail: Mail) -> list[Entry]:
-    """List what happened to a mail, oldest first."""
-    accepted = "accepted" if mail.direction == "outgoing" else "came in"
+    """Return the deliveries, opens, clicks and webhooks of a message, oldest first."""
+    accepted = "accepted" if mail.direction == "outgoing" else "received"
     entries = [Entry(mail.timestamp, accepted, tone("Pending"))]
     for delivery in store.deliveries(mail.id):
         entries.append(
@@ -66,9 +73,13 @@ def timeline(store: Store, mail: Mail) -> list[Entry]:
 
 
 def file_response(content: bytes, content_type: str, name: str) -> Response:
-    """Respond with a part of a mail, which must not be trusted.
+    """Build a response with a part of a message, which is not to be trusted.
 
-    :param content_type: ``""`` for a download.
+    Anything but an image of a known type becomes a download with a neutral type, so
+    that a browser never renders an attached document in the sandbox's origin.
+
+    :param content_type: The media type; ``""`` for a download.
+    :param name: The file name of a download.
     """
     image = content_type in IMAGES
     response = Response(
@@ -86,7 +97,7 @@ def file_response(content: bytes, content_type: str, name: str) -> Response:
 
 
 def tone(word: str) -> str:
-    """Return the CSS class that colours a status of a mail or a state of a request."""
+    """Return the CSS class for a message status or for the state of a request."""
     row = BY_STATUS.get(word)
     return row.tone if row is not None else _STATES.get(word, "calm")
 
@@ -121,7 +132,7 @@ def _python_settings(settings: Mapping[str, str | None]) -> str:
 
 
 def _pretty(made: WebhookRequest) -> str:
-    """Format the body of a request for reading."""
+    """Format the body of a webhook request for reading."""
     text = made.body.decode("utf-8", "replace")
     if made.content_type != "application/json":
         return text[:20_000]

@@ -1,6 +1,6 @@
-"""Decides what happens to a message in the sandbox: its recipient's name says it.
+"""Table of what happens to a message, by the local part of its recipient.
 
-A message to ``bounced@example.com`` bounces, one to ``opened+ana@example.com`` is
+A message to ``bounced@example.com`` bounces and one to ``opened+ana@example.com`` is
 opened; every other message is delivered after a second.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["SCENARIOS", "Scenario", "Step", "scenario_for"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happens to a message.
+    """Event in a scenario.
 
     :param after: Seconds after the message was accepted.
     :param event: Postal's name of the event; see :mod:`flask_postal.vocabulary`.
@@ -29,7 +29,8 @@ class Step:
 class Scenario:
     """What happens to a message, and to the webhooks about it.
 
-    :param about: The same in words, for the page and the documentation.
+    :param about: A description for the page and the documentation.
+    :param steps: The events, in order.
     :param webhooks: A fault that applies to every webhook about the message.
     """
 

@@ -1,7 +1,7 @@
-"""The sandbox's schedule: which job is due when, and doing it in that order.
+"""Schedule of the sandbox: plans jobs, and runs them in the order of their time.
 
-Nothing here waits. :meth:`Schedule.run` does every job that is due by a given time, and
-:mod:`.server` calls it when that time has come.
+Nothing here waits. :meth:`Schedule.run` runs every job that is due by a given time;
+:mod:`.server` decides when to call it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,38 @@ __all__ = ["Schedule"]
 
 
 class Schedule:
-    """The jobs of one sandbox. They are kept in the store and survive a restart."""
+    """Jobs of one sandbox. They are kept in the store and so survive a restart."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._workers: dict[str, Callable[..., None]] = {}
-        # Held while jobs run. It is reentrant because a receiver that is called by a
-        # job may move the time on, which runs other jobs.
+        # Held while jobs run. It is reentrant because a job may call a receiver of the
+        # app that moves the time forward, which runs other jobs.
         self._turn = threading.RLock()
         self._running: set[int] = set()
 
     def register(self, name: str, worker: Callable[..., None]) -> None:
-        """Set the function that does the jobs of a name."""
+        """Set the function that runs the jobs with a name."""
         self._workers[name] = worker
 
     def plan(self, due: float, name: str, **arguments: Any) -> None:
         """Plan a job.
 
-        :param due: When, in seconds since 1970.
-        :param arguments: What its worker is called with; JSON.
+        :param due: When to run it, in seconds since 1970.
+        :param name: The name of a registered worker.
+        :param arguments: The keyword arguments of the worker, which must be JSON.
         """
         self._store.add_job(due, name, arguments)
 
     def resume(self) -> None:
-        """Continue at the time at which the sandbox was last running."""
+        """Continue at the time at which the sandbox stopped."""
         seen = self._store.note("clock")
         if seen is not None and not self._clock.manual:
             self._clock.go_on_from(float(seen))
 
     def save_time(self) -> None:
-        """Note the time for :meth:`resume`."""
+        """Store the current time for :meth:`resume`."""
         self._store.set_note("clock", str(self._clock.now()))
 
     def run(
@@ -56,11 +57,14 @@ class Schedule:
         arrive: Callable[[float], Any] = float,
         stopping: Callable[[], bool] = bool,
     ) -> int:
-        """Do every job that is due by a time, in order.
+        """Run every job that is due by a time, in order.
 
-        :param arrive: Called with the time of each job before the job is done.
-        :param stopping: Tells whether to leave the remaining jobs for later.
-        :returns: The number of jobs done.
+        :param until: Seconds since 1970.
+        :param arrive: Called with the time of each job before the job runs.
+        :param stopping: Returns whether to leave the remaining jobs for later.
+        :returns: The number of jobs that were run.
+        :raises Exception: whatever a job raises. The job is removed, so that it does
+            not fail again and again; the remaining jobs stay.
         """
         done = 0
         with self._turn:
@@ -77,8 +81,10 @@ class Schedule:
                     raise
                 finally:
                     self._running.discard(job.id)
-                # The job is removed only now: a sandbox that is killed while doing it
-                # does it again when it is restarted.
+                # Remove the job only after it is done. Removing it first would lose a
+                # webhook if the sandbox is killed in between. This way, the worst case
+                # is a webhook that is posted twice, after a restart; apps have to
+                # expect duplicates from a real Postal too.
                 self._store.remove_job(job.id)
                 self.save_time()
                 done += 1

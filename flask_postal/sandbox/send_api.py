@@ -1,4 +1,4 @@
-"""Takes mail by ``send/message`` and ``send/raw``, with Postal's checks."""
+"""Implements ``send/message`` and ``send/raw`` with Postal's checks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .simulation import Simulation
 
 __all__ = ["send_message", "send_raw"]
 
-#: Addresses in each of to, cc and bcc.
+#: Maximum number of addresses in each of to, cc and bcc.
 MAX_ADDRESSES = 50
-#: Characters of addresses, tags and Message-IDs that fit into Postal's database.
+#: Maximum length in characters of addresses, tags and Message-IDs in Postal's database.
 MAX_TEXT = 255
-#: Bytes of an SQL statement that a default MariaDB takes.
+#: Maximum size in bytes of an SQL statement in MariaDB with its default settings.
 MAX_PACKET = 16 * 1024 * 1024
-#: Bytes of the statement around a mail.
+#: Size in bytes of the SQL statement around the data.
 _STATEMENT = 200
 _ESCAPED = (b"\r", b"\n", b"'", b'"', b"\\", b"\0", b"\x1a")
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
@@ -44,20 +44,23 @@ _MESSAGES = {
 
 
 def send_message(simulation: Simulation, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the fields of send/message, and take the mail.
+    """Handle send/message: check the parameters and accept the message.
 
+    :param content: The parameters of the call.
+    :returns: The ``data`` of the response: the Message-ID, and an id and a token for
+        each recipient.
     :raises APIRefusedError: for the first check that fails.
-    :raises APIFailedError: where Postal answers HTTP 500, perhaps with the mail to some
-        of the recipients already taken.
+    :raises APIFailedError: if Postal answers HTTP 500. Some of the recipients may have
+        been stored before, because Postal is not atomic.
     """
     fields = dict(content)
     lists = {name: _addresses(fields.get(name)) for name in ("to", "cc", "bcc")}
     fields["attachments"] = _attachments(fields.get("attachments"))
-    # Postal makes all checks before it looks at the first error, so that a From
-    # address of a wrong type fails whatever else is missing.
+    # Postal runs all checks before it reports the first error, so a From address of a
+    # wrong type gives HTTP 500 even if something else is missing.
     if errors := _errors(lists, fields, simulation.domains):
         raise APIRefusedError(errors[0], _MESSAGES[errors[0]])
-    # A list in a list counts as one address until now.
+    # Flattened after the checks, which count a nested list as one address.
     recipients = [a for name in lists for a in _flat(lists[name])]
     headers = fields.get("headers")
     fields["headers"] = headers if isinstance(headers, dict) else {}
@@ -74,13 +77,14 @@ def send_message(simulation: Simulation, content: Mapping[str, Any]) -> dict[str
     tag = fields.get("tag")
     return _accept(
         simulation,
-        # Names are cut off one by one: what is no string fails when its turn comes.
+        # A generator, because Postal handles recipients one by one: a value that is
+        # not a string fails only after those before it have been stored.
         (_bare(recipient) for recipient in recipients if recipient is not None),
         raw,
         sender=_bare(fields["from"]),
         subject=fields["subject"],
         message_id=message_id,
-        # The database writes a boolean as a number.
+        # The database stores a boolean as a number.
         tag=str(int(tag)) if isinstance(tag, bool) else ruby_text(tag),
         header_tag=PostalMail(raw).header("x-postal-tag"),
         bounce=_is_true(fields.get("bounce")),
@@ -112,9 +116,9 @@ def _errors(
 
 
 def send_raw(simulation: Simulation, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the fields of send/raw, and take the mail as it is.
+    """Handle send/raw: check the parameters and accept the message unchanged.
 
-    See :func:`send_message`.
+    Parameters, result and exceptions are those of :func:`send_message`.
     """
     if not isinstance(content.get("rcpt_to"), list):
         raise APIRefusedError(None, "`rcpt_to` parameter is required but is missing")
@@ -159,11 +163,12 @@ def _accept(
     header_tag: str | None,
     bounce: bool,
 ) -> dict[str, Any]:
-    """Take a mail for one recipient after the other, until the database refuses one."""
+    """Store a message for each recipient in turn, until the database refuses one."""
     fits = _fits(raw) and all(
         len(text or "") <= MAX_TEXT for text in (sender, message_id, tag)
     )
-    # The header is read only by the worker: there the same limit fails silently.
+    # Only Postal's worker reads the header, after the API has reported success. There
+    # the same limit makes the message end in status Error, without any webhook.
     broken = not tag and len(header_tag or "") > MAX_TEXT
     mails: list[Mail] = []
     for recipient in recipients:
@@ -184,7 +189,7 @@ def _accept(
 
 
 def _fits(raw: bytes) -> bool:
-    """Tell whether the database takes a mail; headers and body go in one by one."""
+    """Return whether a message fits the database, which gets header and body apart."""
     return all(
         len(half) + sum(half.count(mark) for mark in _ESCAPED) + _STATEMENT < MAX_PACKET
         for half in _END_OF_HEADERS.split(raw, maxsplit=1)
@@ -192,7 +197,7 @@ def _fits(raw: bytes) -> bool:
 
 
 def _attachments(value: Any) -> list[dict[str, Any]]:
-    """Read the attachments, and decode them; what is no object is passed over."""
+    """Read and decode the attachments; items that are not objects are ignored."""
     if ruby_blank(value) and not isinstance(value, str):
         return []
     if not isinstance(value, (list, dict)):
@@ -216,14 +221,14 @@ def _attachments(value: Any) -> list[dict[str, Any]]:
 
 
 def _decode(text: str) -> bytes:
-    """Decode base64 as Ruby does: foreign characters are skipped, ``=`` ends it."""
+    """Decode base64 as Ruby does: skip foreign characters, and stop at ``=``."""
     text = _FOREIGN.sub("", text.partition("=")[0])
     text = text[:-1] if len(text) % 4 == 1 else text
     return base64.b64decode(text + "=" * (-len(text) % 4))
 
 
 def _addresses(value: Any) -> list[Any]:
-    """Read addresses; a string is split at every comma, even inside quotes."""
+    """Read a list of addresses; a string is split at every comma, even in quotes."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -246,21 +251,21 @@ def _flat(items: Iterable[Any]) -> list[Any]:
 
 
 def _bare(address: Any) -> Any:
-    """Cut the name off an address by Postal's own rule."""
+    """Return the bare address by Postal's own regular expression."""
     if not isinstance(address, str):
         raise APIFailedError
     return re.sub(r"\(.+?\)", "", in_brackets(address)).strip()
 
 
 def _joined(value: Any, separator: str) -> str | None:
-    """Write a text as the library does that Postal writes its mails with."""
+    """Convert a value to text as Ruby's mail library does."""
     if isinstance(value, list):
         return separator.join(ruby_text(item) for item in value)
     return None if value is None else ruby_text(value)
 
 
 def _is_true(value: Any) -> bool:
-    """Return what is true in Ruby: zero and an empty string are."""
+    """Return whether a value is true in Ruby, as zero and an empty string are."""
     return value is not None and value is not False
 
 

@@ -1,4 +1,4 @@
-"""The sandbox that users hold: a simulated Postal that listens and keeps time."""
+"""The public class :class:`Sandbox`: a simulated Postal with a port and a clock."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ _log = logging.getLogger("flask_postal.sandbox")
 
 
 class Sandbox(Simulation):
-    """A simulated Postal on 127.0.0.1: accepts messages, sends them nowhere, and
-    reports what happens to them with signed webhooks.
+    """Simulated Postal server on 127.0.0.1, for development and tests.
+
+    It accepts messages, delivers none of them, and reports what happens to them with
+    signed webhooks. It implements the API of Postal 3.3 as observed on a running
+    server.
 
     ::
 
@@ -40,16 +43,19 @@ class Sandbox(Simulation):
             postal.init_app(app)
             sandbox.tracking_url = "http://127.0.0.1:5000/postal/tracking/"
 
-    :param port: The port to listen on; 0 for a free one.
-    :param folder: The folder that keeps mails, signing key and API key; everything is
-        kept in memory if not given.
-    :param tracking_url: The URL that events are posted to; none if not given.
-    :param inbound_url: The URL that incoming mails are posted to.
+    :param port: The port to listen on; 0 picks a free one.
+    :param folder: The folder in which messages, signing key and API key are stored;
+        everything is kept in memory if not given.
+    :param tracking_url: The URL that events are posted to; none are posted if not
+        given.
+    :param inbound_url: The URL that incoming mail is posted to.
     :param key: The key to sign with; the one in ``folder``, or a new one, if not given.
-    :param clock: The sandbox's time. With a :class:`.ManualClock` nothing happens
-        before :meth:`advance` or :meth:`wait_for` is called.
+    :param clock: The sandbox's clock. With a :class:`.ManualClock` nothing happens
+        until :meth:`advance` or :meth:`wait_for` is called.
     :param domains: The domains that may send; all if not given.
     :param tracking: Whether links are tracked and a pixel is added to HTML.
+    :raises ConfigurationError: if a URL is not on loopback, or the key in ``folder``
+        can't be read.
     """
 
     def __init__(
@@ -69,15 +75,15 @@ class Sandbox(Simulation):
         self._threads: list[threading.Thread] = []
         self._wake = threading.Condition()
         self._awaited: set[int] = set()
-        #: Returns what a receiver of the app raised for a request, or ``None``;
-        #: :meth:`wait_for` raises it again. :func:`.testing.sandboxed` sets it.
+        #: Returns the exception that a receiver of the app raised for a request, or
+        #: ``None``; :meth:`wait_for` raises it. :func:`.testing.sandboxed` sets it.
         self.failure_of: Callable[[WebhookRequest], BaseException | None] | None = None
         super().__init__(
             folder=folder, key=key, clock=clock, domains=domains, tracking=tracking
         )
         self.tracking_url = tracking_url
         self.inbound_url = inbound_url
-        #: The WSGI app: Postal's API, its keys, its tracked links, and the page.
+        #: The WSGI app: Postal's API, public keys, tracked links, and the web page.
         self.app: Flask = create_app(self, api, control, page)
 
     @property
@@ -90,7 +96,10 @@ class Sandbox(Simulation):
     # ---- running
 
     def start(self) -> Sandbox:
-        """Begin to listen; once it does, nothing."""
+        """Start to listen; do nothing if already started.
+
+        :raises ConfigurationError: if the port is in use.
+        """
         if self._server is not None:
             return self
         self.stopping.clear()
@@ -103,7 +112,7 @@ class Sandbox(Simulation):
                 fd=listener.fileno(),
             )
         server.daemon_threads = True  # type: ignore[attr-defined]
-        # Looks for stop() 50 times a second: a test suite stops many.
+        # Polls for stop() every 20 ms, not every 500: a test suite stops many servers.
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         ]
@@ -126,7 +135,7 @@ class Sandbox(Simulation):
         )
 
     def stop(self) -> None:
-        """Stop listening, if it does. A sandbox in memory forgets nothing by it."""
+        """Stop listening; do nothing if not started. Nothing is deleted."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -156,12 +165,12 @@ class Sandbox(Simulation):
             self._wake.notify_all()
 
     def _work(self) -> None:
-        """Do what is due, until stop()."""
+        """Run due jobs until :meth:`stop` is called."""
         while not self.stopping.is_set():
             try:
                 self._schedule.run(self.clock.now(), stopping=self.stopping.is_set)
             except Exception:  # noqa: BLE001
-                # The sandbox goes on without it; a bug here must not end all webhooks.
+                # Continue with the next job: one bug must not stop all webhooks.
                 _log.exception("the sandbox failed")
             with self._wake:
                 due = self.store.next_due()
@@ -177,16 +186,18 @@ class Sandbox(Simulation):
     def advance(
         self, *, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> int:
-        """Move the time of a :class:`.ManualClock` on, and let happen what is due.
+        """Move a :class:`.ManualClock` forward, and run everything that is due.
 
-        :returns: How much happened.
-        :raises ConfigurationError: if the time passes by itself.
+        The app has answered all webhooks when this returns.
+
+        :returns: The number of events and webhooks that were due.
+        :raises ConfigurationError: if the sandbox has another clock.
         """
         clock = self.clock
         if not isinstance(clock, ManualClock):
             raise ConfigurationError(
-                "this sandbox's time passes by itself; make it with"
-                " Sandbox(clock=ManualClock()) to move it"
+                "the clock of this sandbox runs by itself; create it with"
+                " Sandbox(clock=ManualClock()) to advance it"
             )
         until = clock.now() + hours * 3600 + minutes * 60 + seconds
         done = self._schedule.run(until, arrive=clock.set)
@@ -196,19 +207,19 @@ class Sandbox(Simulation):
     def wait_for(
         self, event: str, *, to: str | None = None, timeout: float = 10.0
     ) -> WebhookRequest:
-        """Wait until the app has answered an event.
+        """Wait until the app has answered a webhook about an event.
 
-        With a :class:`.ManualClock` the time moves on to it at once. Each request is
-        returned once: a second call waits for the next.
+        With a :class:`.ManualClock` this does not wait but moves the time forward. Each
+        request is returned once: a second call waits for the next one.
 
-        :param event: Postal's name, such as ``"MessageSent"``, or one of
+        :param event: Postal's name, such as ``"MessageSent"``, or a value of
             ``event.event_type``, such as ``"delivered"``.
-        :param to: Whom it is about.
-        :param timeout: Seconds of the computer's time, at most.
-        :returns: The request, with how the app answered.
-        :raises AssertionError: if it does not come.
-        :raises Exception: in a test with :func:`.testing.sandboxed` or the fixture
-            ``postal_sandbox``: what the app's receiver raised.
+        :param to: The recipient of the message; any if not given.
+        :param timeout: The maximum time to wait, in seconds of real time.
+        :returns: The request, with the app's response.
+        :raises AssertionError: if there is no such request in time.
+        :raises Exception: whatever the app's receiver has raised, in a test with
+            :func:`.testing.sandboxed` or the fixture ``postal_sandbox``.
         """
         names, deadline = names_of(event), time.monotonic() + timeout
         while True:
@@ -237,13 +248,13 @@ class Sandbox(Simulation):
         last, wanted = self.requests[-10:], " or ".join(sorted(names))
         seen = [f"{r.event} to {r.recipient} ({r.state})" for r in last]
         raise AssertionError(
-            f"no {wanted}{f' to {to}' if to else ''} has come; there were"
+            f"no {wanted} webhook{f' to {to}' if to else ''} was posted; there were"
             f" {', '.join(seen) or 'no webhooks at all'}"
         )
 
 
 class _Handler(WSGIRequestHandler):
-    """Logs to logging, and takes no offence at a connection that was reset."""
+    """Request handler that uses logging, and allows views to reset the connection."""
 
     def run_wsgi(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The key pair that a Postal installation signs its webhooks with."""
+"""RSA key pair with which a Postal installation signs its webhooks."""
 
 from __future__ import annotations
 
@@ -22,21 +22,28 @@ __all__ = ["SigningKey"]
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """The key of a Postal installation."""
+    """RSA key of a Postal installation; all its mail servers sign with the same one.
+
+    :param private: The private key.
+    """
 
     private: rsa.RSAPrivateKey
 
     @classmethod
     def generate(cls, bits: int = 2048) -> SigningKey:
-        """Make a new key."""
+        """Generate a new key.
+
+        :param bits: Its size. Postal's installer makes keys of 1024 bits.
+        """
         return cls(rsa.generate_private_key(public_exponent=65537, key_size=bits))
 
     @classmethod
     def load(cls, path: Path, bits: int = 2048) -> SigningKey:
-        """Read the key in a file; make one, that only its owner can read, if there is
-        none.
+        """Read the key in a PEM file; create the file, readable by its owner only, if
+        there is none.
 
-        :raises ConfigurationError: if the file holds something else.
+        :param bits: The size of a new key.
+        :raises ConfigurationError: if the file doesn't contain an RSA key.
         """
         if not path.exists():
             key = cls.generate(bits)
@@ -49,12 +56,13 @@ class SigningKey:
             private = None
         if not isinstance(private, rsa.RSAPrivateKey):
             raise ConfigurationError(
-                f"{path} holds no RSA key; delete it, and the sandbox makes a new one"
+                f"{path} contains no RSA key; delete it, and the sandbox makes a new"
+                " one"
             )
         return cls(private)
 
     def save(self, path: Path) -> None:
-        """Write it into a file with mode 0600."""
+        """Write the key to a PEM file with mode 0600."""
         pem = self.private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -66,7 +74,7 @@ class SigningKey:
             opened.write(pem)
 
     def record(self) -> str:
-        """The public half as ``postal default-dkim-record`` prints it."""
+        """Return the public key as ``postal default-dkim-record`` prints it."""
         der = self.private.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -74,15 +82,15 @@ class SigningKey:
 
     @property
     def public(self) -> PublicKey:
-        """The public half, with its id."""
+        """The public key, with its key id."""
         return PublicKey.of(self.private.public_key())
 
     def headers(self, body: bytes) -> dict[str, str]:
-        """Make the three headers that sign a body."""
+        """Return the three signature headers for a request body."""
         return sign(body, self.private)
 
     def jwks(self) -> dict[str, Any]:
-        """What ``/.well-known/jwks.json`` answers."""
+        """Return the content of ``/.well-known/jwks.json``."""
         public = self.public
         numbers = public.rsa.public_numbers()
         return {

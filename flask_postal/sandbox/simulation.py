@@ -1,7 +1,7 @@
-"""A Postal server without a network: everything that its API, page and commands act on.
+"""Simulated Postal server without a port, on which API, page and commands act.
 
-:class:`Simulation` joins the parts below it: outgoing and incoming mail, webhooks and
-the schedule. :class:`.Sandbox` adds a port to listen on and the passing of time.
+:class:`Simulation` connects outgoing mail, incoming mail, webhooks and the schedule.
+:class:`.Sandbox` adds a port to listen on, and a thread that runs what is due.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ KEY_FILE = "postal-sandbox.key"
 
 
 class Simulation:
-    """A simulated Postal server. Use :class:`.Sandbox`, which has the parameters."""
+    """Simulated Postal server, the base class of :class:`.Sandbox`.
+
+    Create a :class:`.Sandbox`, which also documents the parameters.
+    """
 
     def __init__(
         self,
@@ -56,27 +59,27 @@ class Simulation:
             database = self._folder / "postal-sandbox.sqlite"
             database.touch(mode=0o600)
             key = key or SigningKey.load(self._folder / KEY_FILE)
-        #: The sandbox's time.
+        #: The sandbox's clock.
         self.clock: Clock = clock or Clock()
         #: The domains that may send; all if it is empty.
         self.domains: frozenset[str] = frozenset(domain.lower() for domain in domains)
-        #: Grows with everything that happens; the page reloads when it does.
+        #: Incremented on every change; the page refreshes when it differs.
         self.version: int = 0
-        #: Set when the sandbox stops; ends API calls that hang.
+        #: Set when the sandbox stops, so that API calls with the fault "hang" end.
         self.stopping: threading.Event = threading.Event()
         self.store: Store = Store(database)
         #: The value for ``POSTAL_API_KEY``.
         self.api_key: str = self._kept(
             "api_key", f"{SANDBOX_KEY}{secrets.token_hex(12)}"
         )
-        #: ``user:password`` that webhooks carry: ``POSTAL_WEBHOOK_SECRET``.
+        #: The value for ``POSTAL_WEBHOOK_SECRET``: ``user:password``, sent by webhooks.
         self.webhook_secret: str = self._kept(
             "secret", f"sandbox:{secrets.token_hex(8)}"
         )
         self._join(key or SigningKey.generate(), tracking=tracking)
 
     def _join(self, key: SigningKey, *, tracking: bool) -> None:
-        """Create the parts, each with what it needs of the others."""
+        """Create the components, each with those that it needs."""
         self._schedule = Schedule(self.store, self.clock)
         self._mailbox = Mailbox(self.store, self.clock)
         self._webhooks = WebhookSender(
@@ -116,16 +119,18 @@ class Simulation:
     def url(self) -> str:
         """The value for ``POSTAL_API_URL``.
 
-        :raises ConfigurationError: while the sandbox does not listen.
+        :raises ConfigurationError: if the sandbox has not been started.
         """
         raise ConfigurationError("the sandbox is not running; call start() first")
 
     def settings(self, name: str | None = None) -> dict[str, Any]:
-        """Return the settings with which an app uses this sandbox.
+        """Return the settings with which an app sends to this sandbox.
 
-        The webhook key is unset, because the app fetches it from the sandbox.
+        ``POSTAL_WEBHOOK_KEY`` is unset, because the app fetches the key from the
+        sandbox.
 
-        :param name: The name of the app's Postal, where it has several.
+        :param name: The name of the app's Postal, if it has several.
+        :raises ConfigurationError: if the sandbox has not been started.
         """
         prefix = f"POSTAL_{name.upper()}_" if name else "POSTAL_"
         return {
@@ -137,11 +142,11 @@ class Simulation:
 
     @property
     def key(self) -> SigningKey:
-        """The key that webhooks are signed with; see :meth:`rotate_key`."""
+        """The key that webhooks are signed with; :meth:`rotate_key` changes it."""
         return self._webhooks.key
 
     def rotate_key(self, key: SigningKey | None = None) -> SigningKey:
-        """Sign with another key from now on, as after a key change in Postal.
+        """Sign with another key from now on, as after a change of Postal's key.
 
         :param key: A new one is generated if not given.
         """
@@ -152,7 +157,10 @@ class Simulation:
 
     @property
     def tracking_url(self) -> str | None:
-        """The URL that events are posted to, on loopback; ``None`` posts nothing."""
+        """The loopback URL that events are posted to; ``None`` posts nothing.
+
+        :raises ConfigurationError: if it is set to a URL that is not on loopback.
+        """
         return self._webhooks.urls["tracking"]
 
     @tracking_url.setter
@@ -161,7 +169,10 @@ class Simulation:
 
     @property
     def inbound_url(self) -> str | None:
-        """The URL that incoming mails are posted to, on loopback."""
+        """The loopback URL that incoming mail is posted to.
+
+        :raises ConfigurationError: if it is set to a URL that is not on loopback.
+        """
         return self._webhooks.urls["inbound"]
 
     @inbound_url.setter
@@ -169,9 +180,9 @@ class Simulation:
         self._webhooks.urls["inbound"] = None if url is None else check_target(url)
 
     def deliver_to(self, app: Flask, postal_key: str = "postal") -> None:
-        """Pass webhooks to an app in this process, without HTTP.
+        """Deliver webhooks to an app in this process, without HTTP.
 
-        :param postal_key: The name of the blueprint, ``postal_marketing`` for
+        :param postal_key: The name of the blueprint: ``"postal_marketing"`` for
             ``Postal(name="marketing")``.
         :raises ConfigurationError: if the app has no such blueprint.
         """
@@ -181,27 +192,31 @@ class Simulation:
 
     @property
     def target(self) -> Target:
-        """The function that webhooks are passed to; :meth:`call_with` sets it."""
+        """The function that delivers webhooks; :meth:`call_with` sets it."""
         return self._webhooks.target
 
     def call_with(self, target: Target) -> None:
-        """Pass webhooks to a function instead of posting them."""
+        """Deliver webhooks with a function instead of posting them over HTTP.
+
+        :param target: Called with the URL, the body as bytes and a dict of headers;
+            returns a :class:`.WebhookResponse`.
+        """
         self._webhooks.target = target
 
-    # ---- mails and requests
+    # ---- messages and requests
 
     @property
     def messages(self) -> list[Mail]:
-        """The mails that the app has sent, one for each recipient, oldest first."""
+        """The messages that the app has sent, one per recipient, oldest first."""
         return [mail for mail in self.store.mails() if mail.direction == "outgoing"]
 
     @property
     def requests(self) -> list[WebhookRequest]:
-        """The requests to the app's webhooks, oldest first."""
+        """The requests to the app's webhooks, past and planned, oldest first."""
         return self.store.requests()
 
     def clear(self) -> None:
-        """Delete all mails, requests and planned events, and switch all faults off."""
+        """Delete all messages, requests and planned events; switch all faults off."""
         self.store.clear()
         self.clear_faults()
         self._changed()
@@ -213,17 +228,19 @@ class Simulation:
     ) -> WebhookRequest:
         """Post an event to the app now.
 
-        :param event: As for :meth:`.Sandbox.wait_for`; also ``DomainDNSError``,
-            ``SendLimitApproaching`` and ``SendLimitExceeded``.
-        :param to: The event is about the last mail to this address; a mail is made up
-            if there is none.
-        :param set: Path -> value, to change in the body: ``{"payload.output": "..."}``.
+        :param event: Postal's name, such as ``"MessageSent"``, ``"DomainDNSError"``,
+            ``"SendLimitApproaching"`` or ``"SendLimitExceeded"``, or a value of
+            ``event.event_type``, such as ``"delivered"``.
+        :param to: The address of a recipient: the event is about the last message to
+            it, or about a sample message if there is none.
+        :param set: Path -> value of changes to the body, such as
+            ``{"payload.output": "550 5.7.1 Blocked"}``.
         :returns: The request, with the app's response.
         :raises ValueError: for an unknown event or path.
         """
         row = find_event(event)
         if row is None:
-            raise ValueError(f"no event {event!r}; there are {known_events()}")
+            raise ValueError(f"unknown event {event!r}; use one of {known_events()}")
         now, mail = self.clock.now(), None
         if row.about == "server":
             payload = server_payload(row, now)
@@ -238,14 +255,14 @@ class Simulation:
         )
 
     def happen(self, mail: Mail, event: str) -> None:
-        """Let an event happen to a mail; the app is told in its turn.
+        """Apply an event to a message, and plan the webhook that reports it.
 
         :param event: As for :meth:`.Sandbox.wait_for`.
-        :raises ValueError: for an unknown event, or one about the server.
+        :raises ValueError: for an unknown event, or one about the mail server.
         """
         row = find_event(event)
         if row is None or row.about != "message":
-            raise ValueError(f"no event {event!r}; there are {known_events()}")
+            raise ValueError(f"unknown event {event!r}; use one of {known_events()}")
         self.outgoing.happen(mail, row)
 
     def accept(
@@ -258,10 +275,13 @@ class Simulation:
         message_id: str | None = None,
         tag: str | None = None,
     ) -> list[Mail]:
-        """Accept a message as the API does, without its checks.
+        """Accept a message as the API does, but without its checks.
 
+        :param recipients: The envelope recipients.
         :param raw: The message in MIME.
-        :returns: A mail for each recipient.
+        :param sender: The envelope sender; ``None`` for ``<>``.
+        :param message_id: The Message-ID, without angle brackets.
+        :returns: The stored message for each recipient.
         """
         return self.outgoing.accept(
             recipients,
@@ -282,17 +302,20 @@ class Simulation:
         strip_replies: bool = False,
         spam: bool = False,
     ) -> WebhookRequest:
-        """Take a mail from outside and post it to the app now.
+        """Post inbound mail to the app now, as if it came from outside.
 
-        :param raw: The mail; :func:`.compose_mail` and :func:`.reply_to` write one.
+        :param raw: The email in MIME; :func:`.compose_mail` and :func:`.reply_to` build
+            one.
         :param to: The envelope recipient.
         :param sender: The envelope sender; ``None`` for ``<>``.
         :param format: ``"raw-json"``, ``"raw-form"``, ``"hash-json"`` or
             ``"hash-form"``: the format that the HTTP endpoint in Postal is set to.
-        :param strip_replies: Whether the endpoint separates quoted replies.
-        :param spam: Whether Postal takes the mail for spam.
-        :returns: The request; ``.attempts[-1].verdict`` says what becomes of the mail.
-        :raises ValueError: for an unknown format, and for a mail of over 25 MB.
+        :param strip_replies: Whether the HTTP endpoint is set to separate quoted
+            replies.
+        :param spam: Whether Postal classifies the mail as spam.
+        :returns: The request, with the app's response; ``.attempts[-1].verdict`` says
+            what Postal does after it.
+        :raises ValueError: for an unknown format, or an email of over 25 MB.
         """
         return self.incoming.receive(
             raw,
@@ -304,16 +327,16 @@ class Simulation:
         )
 
     def replay(self, file: Path | str) -> WebhookRequest:
-        """Post a stored request again, signed with this sandbox's key.
+        """Post a stored webhook request again, signed with this sandbox's key.
 
-        :param file: Its body, as Postal sent it.
-        :raises ValueError: if it is neither an event nor a mail.
+        :param file: A file with the body of the request, as Postal sent it.
+        :returns: The request, with the app's response.
+        :raises ValueError: if it is neither an event nor inbound mail.
         """
         return self.post(Path(file).read_bytes())
 
     def post(self, body: bytes) -> WebhookRequest:
-        """Post the body of a request, signed with this sandbox's key; see
-        :meth:`replay`."""
+        """Post the body of a stored webhook request; see :meth:`replay`."""
         stored = read_stored_request(body)
         request = stored.request
         return self._webhooks.post(
@@ -321,25 +344,29 @@ class Simulation:
         )
 
     def retry(self, request: WebhookRequest) -> WebhookRequest:
-        """Post a request again now.
+        """Post a webhook request again now.
 
         :returns: The request, with the app's response as its last attempt.
         """
         return self._webhooks.retry(request)
 
     def post_foreign(self) -> WebhookRequest:
-        """Post an event of another tenant of the same Postal now."""
+        """Post an event of another tenant of the same Postal installation now.
+
+        Its signature is valid, but it doesn't carry this mail server's secret. An app
+        with ``POSTAL_WEBHOOK_SECRET`` refuses it.
+        """
         return self._webhooks.post_foreign(self._mailbox.last_to(None))
 
     # ---- faults
 
     def fault(self, fault: Fault | str, times: int | None = None) -> None:
-        """Let something go wrong.
+        """Switch a fault on.
 
         :param fault: One of :class:`.Fault`, such as ``"502"`` or ``"duplicate"``.
-        :param times: The number of calls it applies to; until :meth:`clear_faults` if
-            not given.
-        :raises ValueError: if there is no such fault.
+        :param times: The number of calls or webhooks that it applies to; until
+            :meth:`clear_faults` is called if not given.
+        :raises ValueError: if there is no such fault, or ``times`` is below 1.
         """
         self._webhooks.faults.add(fault, times)
 

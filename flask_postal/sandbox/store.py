@@ -1,6 +1,7 @@
-"""What the sandbox remembers: mails, deliveries, requests and what is still to do.
+"""Database of the sandbox: messages, deliveries, requests, jobs and notes.
 
-SQLite, in a file or in memory. Nothing here knows about Postal's rules.
+It is SQLite, in a file or in memory. Postal's rules are elsewhere, in :mod:`.mailbox`
+and :mod:`.webhooks`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from .records import Attempt, Job, Mail, WebhookRequest
 
 __all__ = ["Store"]
 
-#: Mails that are kept; older ones go, with all that belongs to them.
+#: Number of messages that are kept. Older ones are deleted with all that belongs to
+#: them.
 MAX_MAILS = 500
-#: Bytes of mails and requests that are kept; then the oldest mails go too.
+#: Total size in bytes of messages and requests above which the oldest are deleted.
 MAX_BYTES = 256 * 1024 * 1024
-#: Requests about one mail that are kept: every open and click is one.
+#: Number of requests that are kept per message: each open and click causes one.
 MAX_REQUESTS = 200
 
 _SCHEMA = """
@@ -52,9 +54,9 @@ CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, content TEXT);
 
 
 class Store:
-    """The memory of one sandbox, safe for threads.
+    """Database of one sandbox; thread-safe.
 
-    :param path: A file; ``None`` keeps all in memory.
+    :param path: The database file; ``None`` keeps everything in memory.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -69,7 +71,7 @@ class Store:
         self._connection.executescript(_SCHEMA)
 
     def clear(self) -> None:
-        """Forget all mails and what belongs to them; ids go on."""
+        """Delete all messages, requests and jobs. New ones get new ids."""
         with self._lock:
             for table in (
                 *("mails", "deliveries", "links", "activity"),
@@ -77,10 +79,10 @@ class Store:
             ):
                 self._connection.execute(f"DELETE FROM {table}")  # noqa: S608
 
-    # ---- mails
+    # ---- messages
 
     def add_mail(self, **values: Any) -> Mail:
-        """Store a mail, and forget the oldest if there are too many."""
+        """Store a message, and delete the oldest if there are too many."""
         with self._lock:
             number = self._insert("mails", values)
             for (old,) in self._connection.execute(
@@ -92,9 +94,12 @@ class Store:
         return _mail(row)
 
     def _make_room(self, kept: int | None) -> None:
-        """Forget the oldest mails, and what is about none, while all is too large.
+        """Delete the oldest messages until the total size is within :data:`MAX_BYTES`.
 
-        :param kept: The number of a mail that stays.
+        Requests that are not about a message are deleted first.
+
+        :param kept: The id of a message to keep; ``None`` to keep the requests that are
+            not about a message.
         """
         sizes = self._all(
             "SELECT id, LENGTH(raw) + COALESCE(LENGTH(delivered), 0) FROM mails"
@@ -113,18 +118,19 @@ class Store:
                 return
 
     def mail(self, number: int) -> Mail | None:
-        """Return a mail."""
+        """Return the message with an id."""
         rows = self._all("SELECT * FROM mails WHERE id = ?", number)
         return _mail(rows[0]) if rows else None
 
     def mails(self) -> list[Mail]:
-        """Return all mails, oldest first."""
+        """Return all messages, oldest first."""
         return [_mail(row) for row in self._all("SELECT * FROM mails ORDER BY id")]
 
     def list_mails(self, query: str = "") -> list[Mail]:
-        """Return all mails, newest first, without their content.
+        """Return all messages, newest first, without their content.
 
-        :param query: What is to be found in a mail.
+        :param query: Text that the subject, an address, the tag or the content has to
+            contain.
         """
         columns = (
             "id, token, direction, message_id, recipient, sender, subject, timestamp,"
@@ -144,7 +150,7 @@ class Store:
         return [_mail(row) for row in rows]
 
     def update_mail(self, number: int, **values: Any) -> None:
-        """Change columns of a mail."""
+        """Change columns of a message."""
         names = ", ".join(f"{name} = ?" for name in values)
         self._all(f"UPDATE mails SET {names} WHERE id = ?", *values.values(), number)  # noqa: S608
 
@@ -162,51 +168,51 @@ class Store:
         )
         self._connection.execute("DELETE FROM requests WHERE mail_id = ?", (number,))
 
-    # ---- what happened to them
+    # ---- deliveries, links, opens and clicks
 
     def add_delivery(self, **values: Any) -> None:
-        """Note an attempt to deliver a mail."""
+        """Store an attempt to deliver a message."""
         self._insert("deliveries", values)
 
     def deliveries(self, mail_id: int) -> list[dict[str, Any]]:
-        """Return the attempts to deliver a mail, oldest first."""
+        """Return the attempts to deliver a message, oldest first."""
         query = "SELECT * FROM deliveries WHERE mail_id = ? ORDER BY id"
         return [dict(row) for row in self._all(query, mail_id)]
 
     def add_link(self, token: str, mail_id: int, url: str) -> None:
-        """Note where a tracked link leads."""
+        """Store the original URL of a tracked link."""
         self._insert("links", {"token": token, "mail_id": mail_id, "url": url})
 
     def link(self, token: str) -> tuple[int, str] | None:
-        """Return the mail and the address of a tracked link."""
+        """Return the message id and the original URL of a tracked link."""
         rows = self._all("SELECT mail_id, url FROM links WHERE token = ?", token)
         return (rows[0]["mail_id"], rows[0]["url"]) if rows else None
 
     def links(self, mail_id: int) -> list[tuple[str, str]]:
-        """Return the tokens and addresses of a mail's tracked links."""
+        """Return token and original URL of each tracked link in a message."""
         rows = self._all(
             "SELECT * FROM links WHERE mail_id = ? ORDER BY rowid", mail_id
         )
         return [(row["token"], row["url"]) for row in rows]
 
     def mail_by_token(self, token: str) -> Mail | None:
-        """Return the mail with a token."""
+        """Return the message with a token."""
         rows = self._all("SELECT * FROM mails WHERE token = ?", token)
         return _mail(rows[0]) if rows else None
 
     def add_activity(self, **values: Any) -> None:
-        """Note an opened mail or a clicked link."""
+        """Store that a message was opened or a link was clicked."""
         self._insert("activity", values)
 
     def activity(self, mail_id: int) -> list[dict[str, Any]]:
-        """Return who opened and clicked, oldest first."""
+        """Return the opens and clicks of a message, oldest first."""
         query = "SELECT * FROM activity WHERE mail_id = ? ORDER BY id"
         return [dict(row) for row in self._all(query, mail_id)]
 
     # ---- requests
 
     def add_request(self, **values: Any) -> WebhookRequest:
-        """Store a request to a webhook."""
+        """Store a webhook request, and delete the oldest if there are too many."""
         with self._lock:
             number = self._insert("requests", values)
             if values["mail_id"] is None:
@@ -228,19 +234,22 @@ class Store:
             return self._request(row)
 
     def request(self, number: int) -> WebhookRequest | None:
-        """Return a request with its attempts."""
-        with self._lock:  # or an attempt could come between a row and its attempts
+        """Return a webhook request with its attempts."""
+        with self._lock:  # so that no attempt is added between the two queries
             rows = self._all("SELECT * FROM requests WHERE id = ?", number)
             return self._request(rows[0]) if rows else None
 
     def requests(self) -> list[WebhookRequest]:
-        """Return all requests, oldest first."""
+        """Return all webhook requests, oldest first."""
         with self._lock:
             rows = self._all("SELECT * FROM requests ORDER BY id")
             return [self._request(row) for row in rows]
 
     def requests_about(self, mail_id: int | None) -> list[WebhookRequest]:
-        """Return the requests about a mail, or about none, oldest first."""
+        """Return the webhook requests about a message, oldest first.
+
+        :param mail_id: ``None`` for the requests that are not about a message.
+        """
         with self._lock:
             rows = self._all(
                 "SELECT * FROM requests WHERE mail_id IS ? ORDER BY id", mail_id
@@ -248,7 +257,7 @@ class Store:
             return [self._request(row) for row in rows]
 
     def add_attempt(self, request_id: int, state: str, attempt: Attempt) -> None:
-        """Note how the app answered."""
+        """Store an attempt, and set the state of its request."""
         with self._lock:
             self._insert(
                 "attempts",
@@ -275,23 +284,23 @@ class Store:
             **values, attempts=tuple(Attempt(*attempt) for attempt in attempts)
         )
 
-    # ---- what is to do
+    # ---- jobs
 
     def add_job(self, due: float, name: str, arguments: Mapping[str, Any]) -> None:
-        """Plan something."""
+        """Store a job; see :meth:`.Schedule.plan`."""
         text = json.dumps(arguments)
         self._insert("jobs", {"due": due, "name": name, "arguments": text})
 
     def next_due(self) -> float | None:
-        """Return when there is something to do next."""
+        """Return when the next job is due, in seconds since 1970."""
         (row,) = self._all("SELECT min(due) AS due FROM jobs")
         due: float | None = row["due"]
         return due
 
     def next_job(self, until: float, but: Collection[int] = ()) -> Job | None:
-        """Return the first job that is due by then.
+        """Return the first job that is due by a time, in seconds since 1970.
 
-        :param but: The ids of jobs that are being done.
+        :param but: The ids of jobs to skip, because they are running.
         """
         marks = ", ".join("?" * len(but))
         rows = self._all(
@@ -305,18 +314,18 @@ class Store:
         return Job(row["id"], row["due"], row["name"], json.loads(row["arguments"]))
 
     def remove_job(self, number: int) -> None:
-        """Forget a job."""
+        """Delete a job."""
         self._all("DELETE FROM jobs WHERE id = ?", number)
 
-    # ---- settings
+    # ---- notes: keys, secrets and the time
 
     def note(self, name: str) -> str | None:
-        """Return what was noted under a name."""
+        """Return the text stored under a name."""
         rows = self._all("SELECT content FROM notes WHERE name = ?", name)
         return rows[0]["content"] if rows else None
 
     def set_note(self, name: str, content: str) -> None:
-        """Note something."""
+        """Store a text under a name."""
         self._all("INSERT OR REPLACE INTO notes VALUES (?, ?)", name, content)
 
     # ---- SQL

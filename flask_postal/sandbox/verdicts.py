@@ -1,4 +1,9 @@
-"""What Postal makes of an app's answer, and when it comes again."""
+"""Decides what Postal does after an app's response to a webhook.
+
+Postal treats tracking webhooks and inbound mail differently. Its documentation has the
+rules for inbound mail the wrong way round; the ones here were observed on a running
+Postal 3.3.6.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +17,20 @@ __all__ = [
     "judge_tracking",
 ]
 
-#: Seconds between the six attempts to deliver an event.
+#: Seconds between the six attempts to post an event: at 0, 2, 5, 11, 21, 36 minutes.
 TRACKING_DELAYS = tuple(60.0 * minutes for minutes in (2, 3, 6, 10, 15))
-#: Seconds until each of the eighteen further attempts to deliver a mail, about 31 hours
-#: in all.
+#: Seconds before each of the eighteen retries of inbound mail, about 31 hours in all.
 INBOUND_DELAYS = tuple(300.0 * 1.3**attempt for attempt in range(18))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What comes of an answer.
+    """What Postal does after a response.
 
-    :param state: ``taken``, ``pending`` (Postal comes again) or ``lost``.
-    :param text: The same in words.
-    :param again_in: Seconds until the next attempt.
-    :param bounces: Whether the author of a mail gets it back.
+    :param state: ``"taken"``, ``"pending"`` (Postal retries) or ``"lost"``.
+    :param text: A description for the log, the CLI and the page.
+    :param again_in: Seconds until the next attempt; ``None`` if there is none.
+    :param bounces: Whether Postal bounces inbound mail to its author.
     """
 
     state: str
@@ -36,29 +40,38 @@ class Verdict:
 
 
 def judge_tracking(status: int, attempt: int) -> Verdict:
-    """Judge an answer to an event.
+    """Return what Postal does after a response to a tracking event.
 
-    :param status: The HTTP status; negative for no answer.
-    :param attempt: Which attempt it was, from 1.
+    Anything but a 2xx status is retried.
+
+    :param status: The HTTP status; negative if there was no response.
+    :param attempt: The number of the attempt, from 1.
     """
     said = _said(status)
     if 200 <= status < 300:
         return Verdict("taken", f"{said}: Postal is done with this event")
     if attempt > len(TRACKING_DELAYS):
         return Verdict(
-            "lost", f"{said} to the last attempt: Postal gives up, this event is lost"
+            "lost", f"{said} to the last attempt: Postal gives up and the event is lost"
         )
     return _again(said, TRACKING_DELAYS, attempt)
 
 
 def judge_inbound(status: int, attempt: int) -> Verdict:
-    """Judge an answer to a mail that came in; see :func:`judge_tracking`."""
+    """Return what Postal does after a response to inbound mail.
+
+    A 5xx status or no response is retried. A 429 loses the mail silently. Any other
+    status, even a redirect, bounces it to its author at once.
+
+    :param status: As for :func:`judge_tracking`.
+    :param attempt: As for :func:`judge_tracking`.
+    """
     said = _said(status)
     if 200 <= status < 300:
         return Verdict("taken", f"{said}: the mail is delivered")
     if status == 429:
         return Verdict(
-            "lost", f"{said}: Postal drops this mail, and nobody is told about it"
+            "lost", f"{said}: Postal drops this mail without notifying its author"
         )
     if status > 0 and not 500 <= status < 600:
         return Verdict(
@@ -78,13 +91,13 @@ def _again(said: str, delays: tuple[float, ...], attempt: int) -> Verdict:
     left = len(delays) + 1 - attempt
     return Verdict(
         "pending",
-        f"{said}: Postal comes again in {_span(delay)}, {_left(left)}",
+        f"{said}: Postal retries in {_span(delay)}, {_left(left)}",
         again_in=delay,
     )
 
 
 def _said(status: int) -> str:
-    return str(status) if status > 0 else "no answer"
+    return str(status) if status > 0 else "no response"
 
 
 def _left(attempts: int) -> str:

@@ -1,6 +1,6 @@
-"""Builds the bodies of Postal's tracking webhooks, byte for byte as Postal writes them.
+"""Builds the bodies of tracking webhooks, with the same bytes that Postal would write.
 
-The sandbox posts them; the tests of this package and of its users do too.
+The bytes matter because signatures are computed over them.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ __all__ = [
     "webhook_body",
 ]
 
-# What Rails escapes in otherwise raw UTF-8, so that JSON can stand in HTML.
+# Characters that Rails escapes in otherwise raw UTF-8, to make JSON safe in HTML.
 _RAILS_ESCAPES = re.compile("[<>&\u2028\u2029]")
 
 
 def serialize(content: Any) -> bytes:
-    """Write JSON as Postal does: no blanks, raw UTF-8, and Rails' escapes."""
+    """Serialize JSON as Postal does: compact, in UTF-8, with the escapes of Rails."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return _RAILS_ESCAPES.sub(lambda m: f"\\u{ord(m[0]):04x}", text).encode()
 
 
-#: The mail server that the sandbox plays, as events name it.
+#: The simulated mail server, as events describe it.
 _SERVER = {
     "uuid": "5a9d0b0c-0000-4000-8000-0000000000aa",
     "name": "Sandbox",
@@ -58,7 +58,15 @@ def message_payload(
     direction: str = "outgoing",
     spam_status: str = "NotChecked",
 ) -> dict[str, Any]:
-    """Build the dict by which a webhook names a message, its keys in Postal's order."""
+    """Build the dict that describes a message in a payload, keys in Postal's order.
+
+    :param id: The id, unique per mail server.
+    :param token: The token, unique per installation.
+    :param message_id: The Message-ID, without angle brackets.
+    :param to: The envelope recipient.
+    :param sender: The envelope sender; ``None`` for ``<>``.
+    :param timestamp: When the message was accepted, in seconds since 1970.
+    """
     return {
         "id": id,
         "token": token,
@@ -79,7 +87,7 @@ def webhook(
     timestamp: float,
     event_id: str | None = None,
 ) -> bytes:
-    """Write the body of a webhook request; see :func:`webhook_body`."""
+    """Return the body of a webhook request as bytes; see :func:`webhook_body`."""
     return serialize(webhook_body(event, payload, timestamp, event_id))
 
 
@@ -89,11 +97,13 @@ def webhook_body(
     timestamp: float,
     event_id: str | None = None,
 ) -> dict[str, Any]:
-    """Build what a webhook request holds.
+    """Build the body of a webhook request, before it is serialized.
 
     :param event: Postal's name of the event, such as ``"MessageSent"``.
-    :param timestamp: When it was written, in seconds since 1970.
-    :param event_id: Its UUID; a new one if not given.
+    :param payload: The payload of the event.
+    :param timestamp: When the request was created, in seconds since 1970.
+    :param event_id: The UUID of the request; a new one if not given. Retries have the
+        same.
     """
     return {
         "event": event,
@@ -104,7 +114,11 @@ def webhook_body(
 
 
 def server_payload(event: PostalEvent, timestamp: float) -> dict[str, Any]:
-    """Build the payload of an event about the mail server."""
+    """Build the payload of an event about the mail server.
+
+    :param event: The event, one of :data:`.SERVER_EVENTS`.
+    :param timestamp: When it happened, in seconds since 1970.
+    """
     payload = {"server": _SERVER, **event.payload}
     if "dns_checked_at" in payload:
         payload["dns_checked_at"] = timestamp
@@ -112,7 +126,7 @@ def server_payload(event: PostalEvent, timestamp: float) -> dict[str, Any]:
 
 
 def foreign_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a payload into what the mail server of another tenant would report."""
+    """Return a payload as the mail server of another tenant would send it."""
     changed = dict(payload)
     for name in ("message", "original_message"):
         if name in changed:
@@ -129,9 +143,10 @@ def foreign_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_path(body: dict[str, Any], path: str, value: Any) -> None:
-    """Change a value deep inside: ``payload.message.tag``.
+    """Set a nested value in a body.
 
-    :raises ValueError: if there is no way there.
+    :param path: The names of the keys, joined by dots: ``"payload.message.tag"``.
+    :raises ValueError: if a key on the way doesn't exist.
     """
     *parents, last = path.split(".")
     place: Any = body
@@ -139,14 +154,14 @@ def set_path(body: dict[str, Any], path: str, value: Any) -> None:
         place = place.get(name) if isinstance(place, dict) else None
     if not isinstance(place, dict):
         raise ValueError(
-            f"there is nothing at {path!r}; it begins with one of"
-            f" {', '.join(body)}, and goes on as payload.message.tag does"
+            f"there is nothing at {path!r}; a path begins with one of"
+            f" {', '.join(body)}, as in payload.message.tag"
         )
     place[last] = value
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """Read ``path=value``; the value is JSON, or else a string.
+    """Parse ``path=value``, where the value is JSON or else a string.
 
     :raises ValueError: if there is no ``=``.
     """

@@ -1,4 +1,4 @@
-"""Calls the app's webhooks: over HTTP on loopback, or in the same process."""
+"""Calls the app's webhooks over HTTP on loopback, or in the same process."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = [
     "hook_urls",
 ]
 
-#: Seconds that Postal gives a webhook.
+#: Seconds after which Postal gives up waiting for a response.
 TIMEOUT = 5.0
-#: Bytes of an answer that are kept.
+#: Bytes of a response body that are kept.
 MAX_ANSWER = 250
 _USER_AGENT = "Postal/3.3.6"
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """How a webhook answered.
+    """Response of a webhook.
 
-    :param status: The HTTP status; ``-1`` for a time-out and ``-2`` for no connection,
-        as Postal writes them.
-    :param text: The beginning of the body, or what went wrong.
+    :param status: The HTTP status; ``-1`` for a time-out and ``-2`` for a failed
+        connection, as in Postal.
+    :param text: The first 250 characters of the body, or of the error.
     """
 
     status: int
@@ -47,7 +47,7 @@ class WebhookResponse:
 
 
 class Target(Protocol):
-    """Anything that takes a request to a webhook."""
+    """Callable that delivers a webhook request and returns the response."""
 
     def __call__(
         self, url: str, body: bytes, headers: dict[str, str]
@@ -57,7 +57,7 @@ class Target(Protocol):
 def check_target(url: str) -> str:
     """Return a URL if the sandbox may call it.
 
-    :raises ConfigurationError: if it leads away from this machine.
+    :raises ConfigurationError: if it is not an http URL on loopback.
     """
     try:
         parts = urlsplit(url)
@@ -66,14 +66,17 @@ def check_target(url: str) -> str:
         right = False
     if not right:
         raise ConfigurationError(
-            "the sandbox calls loopback only, over http, like"
-            f" http://127.0.0.1:5000/postal/tracking/; {_plain(url)} is no such URL"
+            "the sandbox calls loopback URLs only, over http, such as"
+            f" http://127.0.0.1:5000/postal/tracking/, and not {_plain(url)}"
         )
     return url
 
 
 def call_url(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
-    """POST as Postal does: five seconds, no redirects, no proxy."""
+    """Post a request as Postal does: in five seconds, without redirects or proxies.
+
+    It doesn't raise; a failed connection gives a response with a negative status.
+    """
     parts = urlsplit(check_target(url))
     connection = http.client.HTTPConnection(
         parts.hostname or "", parts.port or 80, timeout=TIMEOUT
@@ -85,7 +88,7 @@ def call_url(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
     timer = None
     try:
         connection.connect()
-        # The time is for the whole exchange, however slowly an answer drips.
+        # The socket's time-out is per read; Postal limits the exchange as a whole.
         timer = threading.Timer(TIMEOUT, _end, (connection.sock, ended))
         timer.daemon = True
         timer.start()
@@ -114,7 +117,7 @@ def _end(connection: socket.socket, ended: threading.Event) -> None:
 def call_app(
     app: Any, url: str, body: bytes, headers: dict[str, str]
 ) -> WebhookResponse:
-    """Hand a request to a WSGI app in this process."""
+    """Post a request to a WSGI app in this process."""
     from werkzeug.test import Client
 
     parts = urlsplit(check_target(url))
@@ -132,7 +135,7 @@ def call_app(
 
 
 def app_host(app: Any) -> str:
-    """Return a Host that an app takes for its own."""
+    """Return a Host that an app accepts, from SERVER_NAME or TRUSTED_HOSTS."""
     config = getattr(app, "config", {})
     trusted = config.get("TRUSTED_HOSTS") or ["127.0.0.1:5000"]
     return str(config.get("SERVER_NAME") or trusted[0].lstrip("."))
@@ -147,7 +150,7 @@ def _complete(headers: dict[str, str], parts: Any) -> dict[str, str]:
         "Connection": "close",
     }
     if parts.username is not None and "Authorization" not in headers:
-        # Not decoded: Postal sends what stands in the URL.
+        # Postal does not percent-decode the user and password of the URL.
         pair = f"{parts.username}:{parts.password or ''}"
         complete["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return complete
@@ -162,9 +165,11 @@ def _plain(url: str) -> str:
 
 
 def hook_urls(app: Flask, postal_key: str, base_url: str) -> tuple[str, str]:
-    """Return where an app has its webhooks.
+    """Return the URLs of an app's webhooks for tracking and for inbound mail.
 
-    :raises ConfigurationError: if it has none.
+    :param postal_key: The name of the blueprint, such as ``"postal"``.
+    :param base_url: The URL at which the app runs.
+    :raises ConfigurationError: if the app has no such blueprint.
     """
     adapter = app.url_map.bind("localhost")
     paths = []

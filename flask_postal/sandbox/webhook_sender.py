@@ -1,4 +1,4 @@
-"""Posts webhooks to the app, judges the responses, and retries as Postal does."""
+"""Posts webhooks to the app, evaluates its responses, and retries as Postal does."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _SENT_ELSEWHERE = {
 class WebhookSender:
     """Sends the webhooks of one sandbox.
 
-    :param key: Signs the requests.
-    :param secret: ``user:password`` that requests carry, if the URL has none.
-    :param changed: Called when something has happened that the page shows.
+    :param key: The key to sign requests with.
+    :param secret: ``user:password`` for basic auth, unless the URL contains them.
+    :param changed: Called after each change that the sandbox's page shows.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class WebhookSender:
         self.faults: Faults = Faults()
         #: ``"tracking"`` or ``"inbound"`` -> the app's URL, or ``None``.
         self.urls: dict[str, str | None] = {"tracking": None, "inbound": None}
-        #: Carries a request to the app: over HTTP, or within this process.
+        #: Delivers a request to the app: over HTTP, or within this process.
         self.target: Target = call_url
         #: Called after each attempt to post an incoming mail.
         self.inbound_answered: Callable[[Mail, Attempt, Verdict], None] | None = None
@@ -72,9 +72,10 @@ class WebhookSender:
     def report(
         self, event: str, payload: Mapping[str, Any], mail: Mail
     ) -> WebhookRequest | None:
-        """Plan the webhook of an event about a mail.
+        """Plan the webhook of an event about a message, and apply an active fault.
 
-        :returns: The request, or ``None`` where no tracking URL is set.
+        :param event: Postal's name of the event.
+        :returns: The request, or ``None`` if no tracking URL is set.
         """
         if self.urls["tracking"] is None:
             self._changed()
@@ -114,23 +115,27 @@ class WebhookSender:
         """Post a body to the app now.
 
         :param hook: ``"tracking"`` or ``"inbound"``.
-        :param event: Postal's name of the event, or the format of an inbound mail.
+        :param event: Postal's name of the event, or the format of inbound mail.
+        :param media_type: The Content-Type of the body.
+        :param mail: The message that the request is about, if any.
         :returns: The request, with the app's response.
         """
         return self.retry(self._add(hook, event, media_type, body, mail=mail))
 
     def post_foreign(self, mail: Mail) -> WebhookRequest:
-        """Post an event of another tenant of the same Postal now: rightly signed, and
-        without this mail server's secret."""
+        """Post an event of another tenant of the same Postal installation now.
+
+        It has a valid signature but not this mail server's secret.
+        """
         payload = foreign_payload({"message": describe_mail(mail), **_SENT_ELSEWHERE})
         body = webhook("MessageSent", payload, self._clock.now())
         request = self._add("tracking", "MessageSent", _JSON, body, secret=False)
         return self.retry(request)
 
     def retry(self, request: WebhookRequest) -> WebhookRequest:
-        """Make one attempt now, judge the response, and plan the next attempt."""
-        # Postal keeps the URL of an event's webhook with the event, and looks up the
-        # URL of a mail's endpoint at each attempt.
+        """Make one attempt now, and plan the next one if Postal would retry."""
+        # Postal stores the URL of a webhook with each event, but looks up the URL of an
+        # endpoint for inbound mail at each attempt.
         url = request.url or self.urls[request.hook]
         response = self._call(url, request)
         judge = judge_tracking if request.hook == "tracking" else judge_inbound
@@ -166,8 +171,8 @@ class WebhookSender:
         try:
             return self.target(check_target(url), request.body, headers)
         except Exception as error:  # noqa: BLE001
-            # The target may be an app in this process or a test's function. Whatever
-            # it raises, Postal would have got no response.
+            # The target may be an app in this process or a function of a test. If it
+            # raises, a real Postal would have got no response.
             _log.exception("the webhook at %s failed", _without_password(url))
             return WebhookResponse(-2, f"{type(error).__name__}: {error}"[:250])
 
@@ -204,7 +209,7 @@ def _log_attempt(request: WebhookRequest, verdict: Verdict) -> None:
     to = request.recipient
     _log.info(
         "%s%s%s%s -> %s",
-        f"mail {request.mail_id}, " if request.mail_id is not None else "",
+        f"message {request.mail_id}, " if request.mail_id is not None else "",
         request.event,
         f" to {to!a}" if to else "",
         "" if request.secret else " (of another tenant)",

@@ -1,4 +1,4 @@
-"""The sandbox forgets all mails only when that is confirmed."""
+"""The sandbox deletes all messages only after a confirmation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def test_forgetting_all_mails_is_confirmed_first(
     send(world)
     page.goto(world.sandbox.url)
     expect(page.locator("#clear")).to_be_hidden()
-    page.click("text=Forget all mails")
-    expect(page.locator("#forget")).to_contain_text("1 mail, with all events")
+    page.click("text=Delete all messages")
+    expect(page.locator("#forget")).to_contain_text("1 message, with all events")
     assert len(world.sandbox.messages) == 1
     # A mail that arrives meanwhile is counted, and the question stays open.
     send(world)
-    expect(page.locator("#forget")).to_contain_text("2 mails, with all events")
+    expect(page.locator("#forget")).to_contain_text("2 messages, with all events")
     no_sideways(page)
-    page.click("text=Yes, forget all mails")
-    expect(page.locator("#list")).to_contain_text("No mails yet")
+    page.click("text=Yes, delete all messages")
+    expect(page.locator("#list")).to_contain_text("No messages yet")
     assert world.sandbox.messages == []
 
 

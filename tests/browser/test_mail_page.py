@@ -44,7 +44,9 @@ def test_a_reply_that_is_too_large_is_refused_with_a_page(
     page.set_input_files("#reply-box [name=files]", file)
     page.click("#reply")
     expect(page.locator("h1")).to_have_text("Too large")
-    expect(page.locator("#problem")).to_contain_text("may have 26,214,400 bytes")
+    expect(page.locator("#problem")).to_contain_text(
+        "may have at most 26,214,400 bytes"
+    )
     assert len(world.sandbox.store.mails()) == 1
 
 
@@ -56,11 +58,13 @@ def test_a_mail_and_its_bounce_link_to_each_other(
     page.goto(f"{world.sandbox.url}/mail/{number}")
     page.click("button[value=bounced]")
     status = page.locator("#status")
-    expect(status).to_contain_text("bounced by mail no.")
+    expect(status).to_contain_text("bounced by message no.")
     status.get_by_role("link").click()
     expect(page.locator("h1")).to_have_text("Undelivered Mail Returned to Sender")
     original = page.locator("#bounce-of")
-    expect(original).to_contain_text(f"mail no. {number} to ana@example.com: To nobody")
+    expect(original).to_contain_text(
+        f"message no. {number} to ana@example.com: To nobody"
+    )
     no_sideways(page)
     original.get_by_role("link").click()
     expect(page.locator("h1")).to_have_text("To nobody")
@@ -73,7 +77,7 @@ def test_a_bounce_does_not_link_to_a_forgotten_mail(page: Page, world: World) ->
     page.goto(world.sandbox.url)
     page.click("text=Undelivered Mail")
     original = page.locator("#bounce-of")
-    expect(original).to_have_text(f"mail no. {number}, which is forgotten")
+    expect(original).to_have_text(f"message no. {number}, which was deleted")
     expect(original.get_by_role("link")).to_have_count(0)
 
 
@@ -101,9 +105,9 @@ def test_the_html_can_be_shown_in_phone_and_desktop_width(
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
-        ("/mail/7", "There is no mail no. 7."),
-        ("/mail/7/edit", "There is no mail no. 7."),
-        (f"/mail/{'9' * 5000}", f"There is no mail no. {2**63 - 1}."),
+        ("/mail/7", "There is no message no. 7."),
+        ("/mail/7/edit", "There is no message no. 7."),
+        (f"/mail/{'9' * 5000}", f"There is no message no. {2**63 - 1}."),
         ("/request/7/body", "There is no request no. 7."),
     ],
     ids=["mail", "edit", "too large", "request"],
@@ -117,7 +121,7 @@ def test_an_unknown_number_shows_a_page_with_a_link_back(
     assert answer.status == 404
     expect(page.locator("#problem")).to_have_text(shown)
     no_sideways(page)
-    page.click("text=Back to all mails")
+    page.click("text=Back to all messages")
     expect(page.locator("#list")).to_contain_text("Still here")
 
 
@@ -127,4 +131,4 @@ def test_a_mail_without_an_attachment_of_that_number_says_so(
     number = send(world)
     page.goto(f"{world.sandbox.url}/mail/{number}/attachment/3")
     problem = page.locator("#problem")
-    expect(problem).to_have_text(f"Mail no. {number} has no such attachment.")
+    expect(problem).to_have_text(f"Message no. {number} has no such attachment.")

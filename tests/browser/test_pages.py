@@ -119,7 +119,7 @@ def test_the_list_updates_itself_and_can_be_searched(
     page: Page, world: World, size: Size
 ) -> None:
     page.goto(world.sandbox.url)
-    expect(page.locator("#list")).to_contain_text("No mails yet")
+    expect(page.locator("#list")).to_contain_text("No messages yet")
     send(world, subject="An invoice")
     expect(page.locator("#list")).to_contain_text("An invoice")
     expect(page.locator("#list .chip")).to_have_text("Sent")
@@ -141,7 +141,7 @@ def test_the_list_updates_itself_and_can_be_searched(
     page.goto(world.sandbox.url)
     page.click("#forget summary")
     page.click("#clear")
-    expect(page.locator("#list")).to_contain_text("No mails yet")
+    expect(page.locator("#list")).to_contain_text("No messages yet")
 
 
 def test_a_mail_can_be_viewed_and_downloaded(page: Page, world: World) -> None:
@@ -265,7 +265,7 @@ def test_the_buttons_of_the_server_page(page: Page, world: World, size: Size) ->
     expect(page.locator("#active")).to_contain_text("hang")
     assert world.sandbox.faults["hang"] is None
     page.click("#clear-faults")
-    expect(page.locator("#active")).to_have_text("Nothing goes wrong.")
+    expect(page.locator("#active")).to_have_text("No faults are active.")
     before = page.locator("#kid").text_content()
     page.click("#rotate")
     expect(page.locator("#kid")).not_to_have_text(str(before))

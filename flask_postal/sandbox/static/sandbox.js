@@ -1,6 +1,11 @@
 "use strict";
 
-// Fetches the page again when something has changed, and swaps what is marked.
+// Polls the version. When it has changed, fetches the page again and replaces the
+// content of the elements marked with data-live. The rest of the page is left alone, so
+// that text that is being typed is not lost.
+//
+// The page's Content-Security-Policy forbids inline scripts and event handlers, so all
+// behaviour is added here.
 (function () {
   let seen = document.documentElement.dataset.version;
 
