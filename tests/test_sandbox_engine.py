@@ -784,7 +784,7 @@ def test_only_loopback_urls_are_accepted(sandbox: Sandbox, url: str) -> None:
     for hook in ("tracking_url", "inbound_url"):
         with pytest.raises(ConfigurationError, match="calls loopback URLs only"):
             setattr(sandbox, hook, url)
-    with pytest.raises(ConfigurationError, match="loopback only"):
+    with pytest.raises(ConfigurationError, match="loopback URLs only"):
         call_url(url, b"", {})
 
 

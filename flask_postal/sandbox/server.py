@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -222,35 +222,42 @@ class Sandbox(Simulation):
             :func:`.testing.sandboxed` or the fixture ``postal_sandbox``.
         """
         names, deadline = names_of(event), time.monotonic() + timeout
-        while True:
-            for request in self.store.requests():
-                if (
-                    request.event in names
-                    and request.attempts
-                    and request.id not in self._awaited
-                    and to in (None, request.recipient)
-                ):
-                    self._awaited.add(request.id)
-                    if self.failure_of and (failure := self.failure_of(request)):
-                        raise failure
-                    return request
+        while (request := self._next_answered(names, to)) is None:
             left = deadline - time.monotonic()
-            if left <= 0:
+            due = self.store.next_due()
+            if left <= 0 or (self.clock.manual and due is None):
                 break
-            if self.clock.manual:
-                due = self.store.next_due()
-                if due is None:
-                    break
+            if self.clock.manual and due is not None:
                 self.advance(seconds=due - self.clock.now())
             else:
                 with self._wake:
                     self._wake.wait(min(left, 0.05))
-        last, wanted = self.requests[-10:], " or ".join(sorted(names))
-        seen = [f"{r.event} to {r.recipient} ({r.state})" for r in last]
-        raise AssertionError(
-            f"no {wanted} webhook{f' to {to}' if to else ''} was posted; there were"
-            f" {', '.join(seen) or 'no webhooks at all'}"
-        )
+        if request is None:
+            wanted = f"{' or '.join(sorted(names))} webhook{f' to {to}' if to else ''}"
+            last = self.requests[-10:]
+            seen = [f"{r.event} to {r.recipient} ({r.state})" for r in last]
+            raise AssertionError(
+                f"no {wanted} was posted; there were"
+                f" {', '.join(seen) or 'no webhooks at all'}"
+            )
+        if self.failure_of and (failure := self.failure_of(request)):
+            raise failure
+        return request
+
+    def _next_answered(
+        self, names: Collection[str], to: str | None
+    ) -> WebhookRequest | None:
+        """Return the first answered request that has not been returned before."""
+        for request in self.store.requests():
+            if (
+                request.event in names
+                and request.attempts
+                and request.id not in self._awaited
+                and to in (None, request.recipient)
+            ):
+                self._awaited.add(request.id)
+                return request
+        return None
 
 
 class _Handler(WSGIRequestHandler):
