@@ -1,4 +1,4 @@
-"""Send mail with Postal from Flask, and hear back.
+"""Send mail through Postal from Flask, and receive Postal's webhooks.
 
 ::
 
@@ -22,7 +22,11 @@ from typing import Any
 
 
 def _read_stub() -> dict[str, str]:
-    """Read ``__init__.pyi``: public name -> the module that defines it."""
+    """Return the public names and the modules that define them.
+
+    They are read from ``__init__.pyi``, so that type checkers and the run time can't
+    disagree about them.
+    """
     stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     return {
         alias.name: f".{node.module}"
@@ -32,8 +36,9 @@ def _read_stub() -> dict[str, str]:
     }
 
 
-# A name is imported when it is first used. pytest imports this package in every project
-# of an environment, because of the plugin in it, and Flask takes 0.1 s to import.
+# Names are imported when they are first used. pytest loads the plugin in this package,
+# and with it the package, in every project of an environment. Importing everything
+# here would import Flask too and add 0.1 s to each of their test runs.
 _HOMES = _read_stub()
 
 __all__ = sorted(_HOMES)

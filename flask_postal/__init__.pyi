@@ -1,6 +1,7 @@
 """The public names of Flask-Postal, and the modules that define them.
 
-This list is the only one: type checkers read it, and ``__init__.py`` does at run time.
+This is the only list of them. Type checkers read it, and ``__init__.py`` reads it at
+run time. To add a public name, add a line here.
 """
 
 from .address import Address as Address

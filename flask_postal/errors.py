@@ -1,22 +1,24 @@
-"""Everything Flask-Postal raises.
+"""The exceptions of Flask-Postal.
 
 ::
 
     PostalError
-    ├── ConfigurationError      a setting is missing or wrong (also a RuntimeError)
-    ├── MessageError            this message can't be sent as it is (also a ValueError)
-    │   └── UnsupportedFeature  Postal can't do what the message asks for
-    ├── SendError               Postal was asked, or should have been
-    │   ├── APIError            it answered, and not with success
-    │   └── TransportError      no usable answer came back
-    └── WebhookError            a request to our webhooks was not in order
-        ├── RequestRefused      a check failed; it has the status to answer with
-        ├── SignatureError      it does not carry our Postal's signature
-        └── PayloadError        it is signed, and can't be understood
+    ├── ConfigurationError      a setting is missing or invalid (also a RuntimeError)
+    ├── MessageError            the message can't be sent as it is (also a ValueError)
+    │   └── UnsupportedFeature  the message uses a feature that Postal doesn't have
+    ├── SendError               a request to Postal's API failed
+    │   ├── APIError            the response was an error
+    │   └── TransportError      no usable response was received
+    └── WebhookError            a request to a webhook is invalid
+        ├── RequestRefused      a check failed; has the HTTP status to respond with
+        ├── SignatureError      not signed by the configured Postal server
+        └── PayloadError        correctly signed, but can't be parsed
 
-``RejectMail`` and ``CancelSend`` are no errors: receivers raise them to say something.
+``RejectMail`` and ``CancelSend`` are not errors. Receivers of signals raise them to
+refuse an inbound mail or to stop a message.
 
-All of them can be pickled, and none ever holds the API key.
+Every exception can be pickled, so that it can cross a process boundary, and none ever
+contains the API key.
 """
 
 from __future__ import annotations
@@ -41,11 +43,14 @@ __all__ = [
 
 
 class PostalError(Exception):
-    """The base of every error of Flask-Postal."""
+    """Base class of the errors of Flask-Postal."""
 
 
 class ConfigurationError(PostalError, RuntimeError):
-    """A setting is missing or has a value that can't be used.
+    """A setting is missing or invalid.
+
+    Also raised if the extension is used without an app context or before ``init_app``;
+    ``key`` is ``None`` then.
 
     :param key: The name of the setting, such as ``"POSTAL_API_KEY"``, or ``None``.
     """
@@ -56,9 +61,9 @@ class ConfigurationError(PostalError, RuntimeError):
 
 
 class MessageError(PostalError, ValueError):
-    """The message can't be sent as it is; nothing has been sent.
+    """The message is invalid. Nothing has been sent.
 
-    :param field: The name of the :class:`.Message` parameter that is to blame.
+    :param field: The name of the :class:`.Message` parameter that is invalid.
     """
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
@@ -67,11 +72,13 @@ class MessageError(PostalError, ValueError):
 
 
 class UnsupportedFeature(MessageError):  # noqa: N818 - the name people know
-    """The message asks for something that Postal can't do.
+    """The message uses a feature that Postal does not support.
 
-    :data:`POSTAL_IGNORE_UNSUPPORTED_FEATURES` drops the feature instead.
+    Set :data:`POSTAL_IGNORE_UNSUPPORTED_FEATURES` to send such messages without the
+    feature.
 
     :param feature: The name of the feature, such as ``"send_at"``.
+    :param field: The :class:`.Message` parameter, if it has another name.
     """
 
     def __init__(
@@ -82,10 +89,11 @@ class UnsupportedFeature(MessageError):  # noqa: N818 - the name people know
 
 
 class SendError(PostalError):
-    """The call to Postal's API did not succeed.
+    """A request to Postal's API failed.
 
-    :param maybe_sent: Whether Postal may have queued the mail, or some recipients of
-        it, all the same. ``False`` means that sending again can't send it twice.
+    :param maybe_sent: Whether Postal may have queued the message, for some or all of
+        its recipients, in spite of the error. If ``False``, the message can be sent
+        again without causing duplicates.
     """
 
     def __init__(self, message: str, *, maybe_sent: bool = False) -> None:
@@ -94,18 +102,20 @@ class SendError(PostalError):
 
 
 class APIError(SendError):
-    """Postal answered, and the answer is not success.
+    """The response to an API request was an error.
 
-    Postal says so with HTTP 200 and a code; a proxy in front of it, or a failure
-    inside it, with another HTTP status and no code.
+    Postal reports the errors of its API with HTTP 200 and a code in the body. A
+    response with another HTTP status comes from a proxy, or from a failure inside
+    Postal, and has no code.
 
-    :param code: Postal's code, such as ``"UnauthenticatedFromAddress"``,
-        ``"parameter-error"`` for a request that Postal could not read, or ``None``.
-    :param http_status: The HTTP status of the answer.
-    :param retryable: Whether the same call may succeed later: HTTP 429, 502, 503, 504.
-        See ``maybe_sent`` before you repeat it.
-    :param maybe_sent: ``True`` after a 5xx: Postal queues one recipient after the
-        other, and some may have been.
+    :param code: Postal's code, such as ``"UnauthenticatedFromAddress"``, or
+        ``"parameter-error"`` for a request that Postal could not read; ``None`` if the
+        response has no code.
+    :param http_status: The HTTP status of the response.
+    :param retryable: Whether the same request may succeed later: after HTTP 429, 502,
+        503 and 504. Check ``maybe_sent`` before you repeat it.
+    :param maybe_sent: ``True`` after a 5xx: Postal queues the recipients of a message
+        one by one, and may have failed in the middle.
     """
 
     def __init__(
@@ -124,24 +134,24 @@ class APIError(SendError):
 
 
 class TransportError(SendError):
-    """No usable answer came back from Postal.
+    """No usable response was received from Postal.
 
-    :param maybe_sent: ``False`` if surely nothing left this machine; ``True`` if the
-        mail, or a part of it, did.
+    :param maybe_sent: ``False`` if no part of the message has left this machine;
+        ``True`` if some or all of it has.
     """
 
 
 class WebhookError(PostalError):
-    """A request to a webhook is not in order."""
+    """A request to a webhook is invalid."""
 
 
 class RequestRefused(WebhookError):  # noqa: N818 - a decision, as its status says
-    """A request to a webhook failed a check, and must not be handled.
+    """A request to a webhook failed a check and must not be handled.
 
-    :param status: The HTTP status to answer with.
-    :param text: The short text to answer with; nothing from the request is in it.
-    :param reason: For the log.
-    :param level: The level to log it with, one of :mod:`logging`'s.
+    :param status: The HTTP status to respond with.
+    :param text: A short text for the response, which contains nothing from the request.
+    :param reason: The reason, for the log.
+    :param level: The level to log it at, such as :data:`logging.WARNING`.
     """
 
     def __init__(self, status: int, text: str, reason: str, *, level: int) -> None:
@@ -163,14 +173,14 @@ def _refused(status: int, text: str, reason: str, level: int) -> RequestRefused:
 
 
 class SignatureError(WebhookError):
-    """The body is not signed by one of our Postal's keys."""
+    """The body is not signed with a key of the configured Postal server."""
 
 
 class PayloadError(WebhookError):
-    """The body is signed and can't be understood.
+    """The body is correctly signed, but can't be parsed.
 
-    :param misdirected: Whether it is the other webhook's: the URLs are swapped in
-        Postal.
+    :param misdirected: Whether the body belongs to the other webhook, tracking or
+        inbound, because the two URLs are swapped in Postal.
     """
 
     def __init__(self, message: str, *, misdirected: bool = False) -> None:
@@ -179,11 +189,11 @@ class PayloadError(WebhookError):
 
 
 class RejectMail(Exception):  # noqa: N818 - a decision, not an error
-    """Raised by a receiver of :data:`.inbound_received` to refuse a mail for good.
+    """Raised by a receiver of :data:`.inbound_received` to refuse a mail permanently.
 
-    :param reason: For the log; the author of the mail does not see it.
-    :param bounce: Whether Postal tells the author with a bounce (HTTP 406). ``False``
-        drops the mail without a word (HTTP 429).
+    :param reason: The reason, for the log. The author of the mail does not see it.
+    :param bounce: Whether Postal sends a bounce to the author. The response is HTTP
+        406 then, else HTTP 429, to which Postal reacts by dropping the mail silently.
     """
 
     def __init__(self, reason: str = "", *, bounce: bool = True) -> None:
@@ -193,4 +203,8 @@ class RejectMail(Exception):  # noqa: N818 - a decision, not an error
 
 
 class CancelSend(Exception):  # noqa: N818 - a decision, not an error
-    """Raised by a receiver of :data:`.message_sending` to stop the message."""
+    """Raised by a receiver of :data:`.message_sending` to stop the message.
+
+    It does not reach the caller of :meth:`.Postal.send`, which returns an empty
+    :class:`.SendResult`.
+    """

@@ -1,4 +1,8 @@
-"""The extension object: joins what sends with what receives."""
+"""The extension object, :class:`Postal`.
+
+It reads the settings of an app and connects the two halves of the package, which don't
+import each other: :mod:`.sending` and :mod:`.webhooks`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ class _AppState:
         self._lock = threading.Lock()
 
     def webhooks(self) -> Webhooks:
-        """Return the receiving side.
+        """Return the object that verifies and handles this app's webhook requests.
 
         Created on first use, so that apps without webhooks don't import cryptography,
         which takes a third of the time that a small app needs to start.
@@ -60,15 +64,18 @@ class _AppState:
 
 
 class Postal:
-    """A Postal server: sends mail through it and receives its webhooks.
+    """Send messages through a Postal server and receive its webhooks.
 
-    One object serves any number of apps; what belongs to an app is kept with it.
+    One object can be used with any number of apps. It keeps a separate state for each,
+    and its methods use the current app.
 
-    :param app: The app to initialise at once; else call :meth:`init_app`.
-    :param name: Tells several servers apart. ``Postal(name="marketing")`` reads
-        ``POSTAL_MARKETING_*`` and serves ``/postal/marketing/``.
-    :param transport: Calls Postal's API in place of HTTP, for tests and dry runs; see
+    :param app: The app to initialise. If not given, call :meth:`init_app` later.
+    :param name: Distinguishes several mail servers in one app.
+        ``Postal(name="marketing")`` reads ``POSTAL_MARKETING_*`` and serves
+        ``/postal/marketing/``. Letters, digits and underscores.
+    :param transport: Replaces HTTP, for tests and dry runs; see
         :class:`flask_postal.sending.transport.Transport`.
+    :raises ConfigurationError: if the name is invalid, and as :meth:`init_app`.
     """
 
     def __init__(
@@ -80,26 +87,32 @@ class Postal:
     ) -> None:
         if name is not None and not (name.isidentifier() and name.isascii()):
             raise ConfigurationError(
-                f"the name {name!r} is to stand in settings; use letters, digits and _"
+                f"the name {name!r} can't be part of a setting's name; use letters,"
+                " digits and underscores"
             )
         self.name = name
         self._transport = transport
-        #: The extension key; endpoints and dedupe keys begin with it too.
+        #: The key in ``app.extensions``, such as ``"postal"`` or
+        #: ``"postal_marketing"``. It is also the prefix of endpoints and dedupe keys.
         self.key: str = f"postal_{name}" if name else "postal"
         self._states: WeakKeyDictionary[Flask, _AppState] = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read ``POSTAL_*`` from the app's configuration.
+        """Initialise an app: read its ``POSTAL_*`` settings and add the CLI commands.
 
-        :raises ConfigurationError: for a setting that can't be used, and for a second
-            call with the same app.
+        The settings are read once; later changes of ``app.config`` have no effect. The
+        blueprint with the webhooks is not registered; see :attr:`blueprint`.
+
+        :param app: The app, with its configuration loaded.
+        :raises ConfigurationError: if a setting is invalid, or if the app has been
+            initialised with a ``Postal`` of the same name already.
         """
         if self.key in app.extensions:
             raise ConfigurationError(
-                f"this app already has a Postal under the name {self.key!r}; give the"
-                " second one a name: Postal(name=...)"
+                f"this app is already initialised with a Postal object for {self.key!r};"
+                " give a second server a name: Postal(name=...)"
             )
         state = self._configured(app)
         warn_of_misspelt(app.config, state.settings.prefix)
@@ -110,20 +123,22 @@ class Postal:
 
     def _configured(self, app: Flask) -> _AppState:
         settings = Settings.from_config(app.config, f"{self.key.upper()}_")
-        # Read when a mail is sent; a value that can't be read is better known now.
+        # The value is used at each send. Read it here too, so that an invalid one is
+        # reported at start-up.
         read_suppressed(app.config, settings.prefix, testing=False)
         pipeline = SendPipeline(settings, postal=self, transport=self._transport)
         state = _AppState(settings, pipeline, self)
         if settings.webhook_key is not None or settings.dedupe_cache != "memory":
-            state.webhooks()  # so that a bad value is known now
+            state.webhooks()  # to report an invalid key or cache at start-up
         return state
 
     @contextmanager
     def reconfigured(self, app: Flask, **settings: Any) -> Iterator[None]:
-        """Give an app's Postal other settings for a while; for tests.
+        """Temporarily change the settings of an app that is initialised. For tests.
 
-        :param settings: ``POSTAL_*`` -> value. ``None`` counts as unset.
-        :raises ConfigurationError: for a setting that can't be used.
+        :param app: The app; no app context is needed.
+        :param settings: Settings by their full names. ``None`` counts as unset.
+        :raises ConfigurationError: if a setting is invalid.
         """
         before = self._of(app)
         kept = {name: app.config[name] for name in settings if name in app.config}
@@ -137,27 +152,31 @@ class Postal:
                 app.config.pop(name, None)
             app.config.update(kept)
 
-    # ---- mail out
+    # ---- sending
 
     def send(self, message: Message) -> SendResult:
         """Send a message.
 
-        The message itself stays as it is; receivers of :data:`.message_sending` get a
-        copy.
+        The message is not modified: receivers of :data:`.message_sending` get a copy,
+        and the same message can be sent again.
 
-        :returns: Postal's id and token for each recipient. Postal has queued the mail;
-            whether it arrives is told by :data:`.tracking_received`.
-        :raises MessageError: if the message can't be sent as it is.
-        :raises ConfigurationError: if there is no URL or API key.
-        :raises APIError: if Postal refused it.
-        :raises TransportError: if no answer came; ``.maybe_sent`` tells whether sending
-            again is safe.
+        :param message: The message.
+        :returns: Postal's id and token for each recipient. Success means that Postal
+            has queued the mail; :data:`.tracking_received` reports what happens to it.
+        :raises MessageError: if the message is invalid.
+        :raises ConfigurationError: if the API's URL or key is not set.
+        :raises APIError: if Postal refused the request.
+        :raises TransportError: if no usable response was received. Check
+            ``.maybe_sent`` before you send the message again.
         """
         app = self._app()
         return self._of(app).pipeline.send(app, message)
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult:
-        """Make a :class:`.Message` of the arguments and send it."""
+        """Create a :class:`.Message` from the arguments and send it.
+
+        Takes the parameters of :class:`.Message`; otherwise as :meth:`send`.
+        """
         return self.send(Message(*args, **kwargs))
 
     def send_many(
@@ -166,18 +185,23 @@ class Postal:
         concurrency: int = 4,
         on_progress: Progress | None = None,
     ) -> list[SendOutcome]:
-        """Send messages, several at a time.
+        """Send many messages concurrently.
 
-        Templates are rendered, messages checked and signals emitted in the calling
-        thread; only HTTP runs in others. A message that fails stops no other.
+        Only the HTTP requests run in other threads. Templates are rendered and signals
+        emitted in the calling thread, so that they can use the app context and its
+        database session. An error of one message does not stop the others.
 
-        :param messages: They may be more than fit into memory at once.
-        :param concurrency: How many calls are under way at a time. A Postal web process
-            has 5 threads by default.
-        :param on_progress: Called as ``on_progress(done, total)`` after each message;
-            ``total`` is ``None`` for an iterable without a length.
-        :returns: For each message, in order, a :class:`.SendOutcome` with ``.message``,
-            and ``.result`` or ``.error``.
+        :param messages: The messages. A generator is consumed as messages are sent, so
+            that they need not fit into memory together.
+        :param concurrency: The number of requests at a time, at least 1. A Postal web
+            process has 5 threads by default, which all its clients share.
+        :param on_progress: Called as ``on_progress(done, total)`` after each message,
+            in the calling thread; ``total`` is ``None`` for an iterable without a
+            length.
+        :returns: A :class:`.SendOutcome` for each message, in the same order, with
+            ``.message`` and either ``.result`` or ``.error``.
+        :raises TypeError: if ``concurrency`` is not an int.
+        :raises ValueError: if ``concurrency`` is less than 1.
         """
         from .sending.batch import send_many
 
@@ -194,15 +218,17 @@ class Postal:
         concurrency: int = 4,
         on_progress: Progress | None = None,
     ) -> list[SendOutcome]:
-        """Send a private mail to each recipient, who sees no other.
+        """Send a separate message to each recipient, who does not see the others.
 
-        :param message: Its ``template`` is rendered for each recipient. ``cc`` and
-            ``bcc`` are refused.
-        :param merge_data: Address -> what is added to the message's context for it. A
-            recipient who is not in it gets the context alone.
-        :returns: As :meth:`send_many`, one for each recipient.
-        :raises MessageError: before anything is sent, for ``cc``, ``bcc``, a
-            ``message_id``, or an address in merge_data that is no recipient's.
+        :param message: The message. Its ``template`` is rendered for each recipient.
+        :param merge_data: Template context by recipient's address. It is added to the
+            context of the message; a recipient without an entry gets that alone.
+        :param concurrency: See :meth:`send_many`.
+        :param on_progress: See :meth:`send_many`.
+        :returns: A :class:`.SendOutcome` for each recipient.
+        :raises MessageError: before anything is sent: if the message has ``cc``,
+            ``bcc`` or a ``message_id``, or if an address in ``merge_data`` is not one
+            of its recipients.
         """
         from .sending.batch import private_messages
 
@@ -213,36 +239,40 @@ class Postal:
     def connect(self) -> Iterator[Connection]:
         """Flask-Mail's ``connect``: ``with postal.connect() as c: c.send(...)``.
 
-        Connections are kept alive with or without it.
+        It exists for compatibility and gains nothing: connections are always kept
+        alive.
         """
         yield Connection(self)
 
     def render(self, message: Message) -> Message:
-        """Return a copy with nothing left to resolve.
+        """Return a copy of a message that no longer depends on the app.
 
         Defaults are merged, templates rendered, lazy strings evaluated and files read,
-        so that it can go through a task queue.
+        so that a task queue can carry it and any process can send it.
 
-        :raises MessageError: if a template or a file is not there.
+        :raises MessageError: if a template or a file does not exist.
         """
         app = self._app()
         return self._of(app).pipeline.complete(app, message).resolved()
 
     def prepare(self, message: Message) -> Prepared:
-        """Check a message and serialize it; nothing is emitted or sent.
+        """Validate and serialize a message without sending it.
 
-        :raises MessageError: if Postal would refuse, lose or change it.
+        No signal is emitted.
+
+        :raises MessageError: if the message is invalid, that is, if Postal would
+            refuse, lose or change it.
         """
         app = self._app()
         return self._of(app).pipeline.prepare(app, message)
 
     def deliver(self, prepared: Prepared) -> SendResult:
-        """Send what :meth:`prepare` made; nothing is emitted.
+        """Send a message that :meth:`prepare` has serialized.
 
-        Suppressed as :meth:`send` is.
+        No signal is emitted. Sending can be suppressed as with :meth:`send`.
 
-        :raises APIError: if Postal refused it.
-        :raises TransportError: if no answer came.
+        :raises APIError: if Postal refused the request.
+        :raises TransportError: if no usable response was received.
         """
         app = self._app()
         pipeline = self._of(app).pipeline
@@ -250,10 +280,14 @@ class Postal:
 
     @contextmanager
     def record_messages(self) -> Iterator[list[Message]]:
-        """Record what is sent, or suppressed: ``with ... as outbox``.
+        """Record the messages that are sent: ``with ... as outbox``.
 
-        The list holds copies, in the order of sending, of the messages of the current
-        app; without an app context, of the one app that this Postal is used with.
+        The list contains copies of the messages, in the order of sending, including
+        those whose sending is suppressed. Only messages of the current app are
+        recorded; without an app context, those of the only app.
+
+        :raises ConfigurationError: without an app context, if this object is used with
+            several apps or with none.
         """
         app = self._app() if has_app_context() else self._only_app()
         outbox: list[Message] = []
@@ -270,33 +304,39 @@ class Postal:
         id: int,
         expand: bool | str | Iterable[str] = ("status", "details"),  # noqa: FBT001
     ) -> MessageDetails:
-        """Ask Postal for a mail that it has stored.
+        """Look up a mail that Postal has stored.
 
-        :param id: ``result.recipients[...].id`` or ``event.id``.
-        :param expand: What to ask for: ``True`` for all, or some of ``status``,
-            ``details``, ``inspection``, ``plain_body``, ``html_body``, ``attachments``,
-            ``headers``, ``raw_message``, ``activity_entries``.
-        :raises MessageError: for an id that is no int, or an unknown name.
-        :raises APIError: with the code ``MessageNotFound``, among others.
+        :param id: The mail's id: ``result.recipients[...].id`` or ``event.id``.
+        :param expand: What to request: ``True`` for everything, or one or more of
+            ``status``, ``details``, ``inspection``, ``plain_body``, ``html_body``,
+            ``attachments``, ``headers``, ``raw_message``, ``activity_entries``.
+        :raises MessageError: if the id is not an int, or for an unknown name.
+        :raises APIError: with the code ``MessageNotFound`` if the mail server has no
+            such mail, and for other refusals.
+        :raises TransportError: if no usable response was received.
         """
         return fetch_message(self._of(self._app()).pipeline.transport, id, expand)
 
     def get_deliveries(self, id: int) -> list[Delivery]:
-        """Ask Postal for its attempts to deliver a mail.
+        """Look up Postal's attempts to deliver a mail.
 
-        :param id: ``result.recipients[...].id`` or ``event.id``.
-        :raises MessageError: for an id that is no int.
-        :raises APIError: with the code ``MessageNotFound``, among others.
+        :param id: The mail's id: ``result.recipients[...].id`` or ``event.id``.
+        :raises MessageError: if the id is not an int.
+        :raises APIError: with the code ``MessageNotFound`` if the mail server has no
+            such mail, and for other refusals.
+        :raises TransportError: if no usable response was received.
         """
         return fetch_deliveries(self._of(self._app()).pipeline.transport, id)
 
-    # ---- events in
+    # ---- receiving
 
     @cached_property
     def blueprint(self) -> Blueprint:
-        """The webhooks: ``/postal/tracking/`` and ``/postal/inbound/``.
+        """The blueprint with the webhooks ``/postal/tracking/`` and
+        ``/postal/inbound/``.
 
-        ``app.register_blueprint(postal.blueprint, url_prefix=...)`` moves them.
+        To serve them under other URLs, pass ``url_prefix=`` to
+        ``app.register_blueprint(postal.blueprint)``.
         """
         from .webhooks.blueprint import create_blueprint
 
@@ -305,7 +345,10 @@ class Postal:
 
     @property
     def webhooks(self) -> Webhooks:
-        """The receiving side of the current app: verifies and handles requests."""
+        """The object that verifies and handles the webhook requests of the current app.
+
+        Use it to receive webhooks in views of your own, in place of :attr:`blueprint`.
+        """
         return self._webhooks_of(self._app())
 
     def _webhooks_of(self, app: Flask) -> Webhooks:
@@ -329,7 +372,7 @@ class Postal:
         apps = list(self._states)
         if len(apps) != 1:
             raise ConfigurationError(
-                f"this Postal is used with {len(apps)} apps and there is no app"
+                f"this Postal object is used with {len(apps)} apps and there is no app"
                 " context; wrap the call in `with app.app_context():`"
             )
         return apps[0]
@@ -339,13 +382,13 @@ class Postal:
             return self._states[app]
         except KeyError:
             raise ConfigurationError(
-                "this app has no such Postal; did you forget to call"
-                " 'postal.init_app(app)'?"
+                "the current app is not initialised with this Postal object; did you"
+                " forget to call 'postal.init_app(app)'?"
             ) from None
 
 
 class Connection:
-    """What :meth:`Postal.connect` gives: Flask-Mail's connection."""
+    """The object that :meth:`Postal.connect` returns, as in Flask-Mail."""
 
     def __init__(self, postal: Postal) -> None:
         self._postal = postal
@@ -355,5 +398,5 @@ class Connection:
         return self._postal.send(message)
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult:
-        """Make a :class:`.Message` of the arguments and send it."""
+        """Create a message and send it; see :meth:`Postal.send_message`."""
         return self._postal.send_message(*args, **kwargs)

@@ -1,6 +1,7 @@
-"""The part of :class:`.Postal` that the commands and checks use.
+"""The part of :class:`.Postal` that the CLI commands and checks use.
 
-They are below the extension, which registers them, and so can't import it.
+The extension imports the commands to register them, so they can't import the extension.
+They are typed against this protocol instead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["PostalInterface"]
 
 
 class PostalInterface(Protocol):
-    """A :class:`.Postal`, for the current app."""
+    """A :class:`.Postal` object, used within an app context."""
 
     key: str
 

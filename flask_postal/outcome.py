@@ -1,6 +1,7 @@
-"""What Postal's words about a mail mean: its status, details and output.
+"""Interpret how Postal describes a delivery: its status, details and output.
 
-Both wings read them here: events that come in, and deliveries that are asked for.
+Webhook events and the deliveries that the API returns carry the same three values, and
+are both interpreted here.
 """
 
 from __future__ import annotations
@@ -24,28 +25,32 @@ __all__ = [
 
 
 class RejectReason(StrEnum):
-    """Why a mail failed. The values are Anymail's names."""
+    """Why delivery of a mail failed. The values are those of django-anymail."""
 
-    INVALID = "invalid"  #: There is no such mailbox or domain.
-    BOUNCED = "bounced"  #: Sent back, or refused with some other 5xx.
+    INVALID = "invalid"  #: The mailbox or domain does not exist.
+    BOUNCED = "bounced"  #: Returned by a bounce mail, or refused with another 5xx.
     TIMED_OUT = "timed_out"  #: Postal gave up after its last attempt.
     BLOCKED = "blocked"  #: Refused by policy: reputation, authentication, a block list.
-    SPAM = "spam"  #: Taken for spam, by Postal or by the recipient's server.
-    OTHER = "other"
+    SPAM = "spam"  #: Classified as spam by Postal or by the recipient's server.
+    OTHER = "other"  #: Any other reason.
 
 
 class HoldReason(StrEnum):
-    """Why Postal holds a mail back, after it answered that all is well."""
+    """Why Postal holds a mail that its API accepted.
+
+    A held mail stays in Postal until somebody releases it.
+    """
 
     SUPPRESSED = "suppressed"  #: The recipient is on the suppression list.
     CREDENTIAL = "credential"  #: The API credential holds all its mail.
     DEVELOPMENT = "development"  #: The mail server is in development mode.
     SEND_LIMIT = "send_limit"  #: The mail server has reached its send limit.
     SUSPENDED = "suspended"  #: The mail server is suspended.
-    SPAM = "spam"  #: It looks like spam to Postal.
-    OTHER = "other"
+    SPAM = "spam"  #: Postal classified it as spam, or found a threat in it.
+    OTHER = "other"  #: Any other reason.
 
 
+# Postal has no code for the reason, so it is recognized by words in the details.
 _HOLD_WORDS = (
     ("suppression list", HoldReason.SUPPRESSED),
     ("development mode", HoldReason.DEVELOPMENT),
@@ -62,15 +67,16 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^ \t\r\n?]*)(\?\S*)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one of Postal's statuses says; events and deliveries are one of these.
+    """The outcome of a delivery attempt. The base of tracking events and deliveries.
 
     :param event_type: What happened.
-    :param reject_reason: Why it failed or bounced.
-    :param hold_reason: Why Postal holds it.
-    :param smtp_code: The code of the other server's reply, such as 550.
+    :param reject_reason: Why the mail failed or bounced; ``None`` if it did neither.
+    :param hold_reason: Why Postal holds the mail; ``None`` if it does not.
+    :param smtp_code: The SMTP code of the remote server's reply, such as 550.
     :param enhanced_status: Its enhanced status code (RFC 3463), such as ``"5.1.1"``.
-    :param description: Postal's own words, cut by it at 250 characters.
-    :param mta_response: The other server's words, cut by Postal at 250 characters.
+    :param description: Postal's description of the outcome. Postal cuts it at 250
+        characters.
+    :param mta_response: The remote server's reply, cut in the same way.
     """
 
     event_type: EventType = EventType.UNKNOWN
@@ -85,9 +91,13 @@ class Outcome:
 def read_outcome(
     status: str | None, details: str | None, output: str | None
 ) -> dict[str, Any]:
-    """Make sense of a status with its details and output, as Postal wrote them.
+    """Interpret a delivery's status, details and output.
 
-    :returns: The fields of an :class:`Outcome`.
+    :param status: Postal's status, such as ``"HardFail"``.
+    :param details: Postal's description.
+    :param output: The remote server's reply.
+    :returns: The fields of an :class:`Outcome`, so that its subclasses can be created
+        from them.
     """
     row = BY_STATUS.get(status or "")
     event_type = row.event_type if row is not None else EventType.UNKNOWN
@@ -117,16 +127,20 @@ def read_outcome(
 
 
 def redact(text: str) -> str:
-    """Hide the user, password and query of every URL.
+    """Hide the user, password and query string of every URL in a text.
 
-    Postal writes the URL of an HTTP endpoint into its details, password and all.
+    Postal writes the URL of an HTTP endpoint into the details of a delivery, including
+    its password.
     """
     return _URL.sub(_redacted, text) if "://" in text else text
 
 
 def redact_all(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of Postal's dict, its ``details`` and ``output`` redacted, all else
-    as it was."""
+    """Return a copy of a payload with every ``details`` and ``output`` redacted.
+
+    Values nested more than 200 levels deep become ``None``: no payload of Postal's
+    nests that deep, and the limit keeps the recursion within Python's.
+    """
     return {key: _redact_value(key, value, 200) for key, value in content.items()}
 
 
@@ -142,14 +156,16 @@ def _redact_value(key: str, value: Any, depth: int) -> Any:
 
 def _redacted(match: re.Match[str]) -> str:
     scheme, address, query = match.groups()
-    # The last @: a password may hold one, and a slash, though it should not.
+    # The last @, because a password may contain an @ or a slash that should have been
+    # percent-encoded.
     _, at, rest = address.rpartition("@")
     host = re.split("[/#]", rest, maxsplit=1)[0]
     path = rest[len(host) :]
     _, colon, port = host.partition(":")
-    # No port is longer than five digits.
+    # Postal cuts the text at 250 characters. A cut within "user:password@" loses the @
+    # and makes the password look like a port, which has at most five digits.
     if not at and colon and not (port.isdigit() and len(port) <= 5):
-        host = "***"  # cut at 250 characters in the middle of the password
+        host = "***"
     return f"{scheme}{'***@' if at else ''}{host}{path}{'?***' if query else ''}"
 
 

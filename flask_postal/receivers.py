@@ -1,4 +1,8 @@
-"""Calls a receiver of a signal, be it a function or a coroutine."""
+"""Call receivers of signals, which may be functions or coroutine functions.
+
+blinker's own ``send`` is not used: it stops at the first receiver that raises, and
+needs to be told in advance how to run coroutine functions.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,23 @@ __all__ = ["call_receiver", "receiver_name"]
 
 
 def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
-    """Call a receiver, and wait for what it returned if that can be awaited.
+    """Call a receiver, and run it to its end if it is a coroutine function.
 
-    Whether it is a coroutine function can't be told before: a decorator or a
-    ``__call__`` may hide it, and what nobody awaits never runs.
+    The result is inspected, not the receiver: ``inspect.iscoroutinefunction`` misses
+    coroutine functions behind a decorator or a ``__call__``, and a coroutine that
+    nobody awaits never runs.
 
-    :raises TypeError: if the receiver does not take the arguments, or is a generator,
-        of which nothing would run.
+    :param app: The sender of the signal, passed as the only positional argument.
+    :param receiver: The function to call.
+    :param arguments: The keyword arguments of the signal.
+    :raises TypeError: if the receiver does not accept the arguments, or is a generator
+        function, whose body would never run.
     """
     try:
         result = receiver(app, **arguments)
     except TypeError as error:
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-            raise  # from within the receiver
+            raise  # the error was raised inside the receiver, not by the call itself
         raise TypeError(
             f"the receiver {_label(receiver)} can't be called ({error}); write it as"
             f" {_signature(receiver, arguments)}: ..."
@@ -34,8 +42,9 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
         return
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError(
-            f"the receiver {_label(receiver)} is a generator, and nothing of it has"
-            " run; take the yield out of it, or loop over the generator in a function"
+            f"the receiver {_label(receiver)} is a generator function, so its body has"
+            " not run; remove the yield, or call it from a function that iterates"
+            " over it"
         )
     if not inspect.isawaitable(result):
         return
@@ -44,8 +53,8 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
         await result
 
     if _is_in_event_loop():
-        # A view or a script that is a coroutine itself: the loop of this thread can't
-        # run another one to its end.
+        # An async view or script sends a message: an event loop is already running in
+        # this thread and can't be entered again, so use a loop in another thread.
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
 
@@ -54,8 +63,10 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
         return
     try:
         run = app.ensure_sync(wait)
-    except RuntimeError:  # Flask's way to say that asgiref is missing
-        import asyncio  # a tenth of an app's start, and few receivers are async
+    except RuntimeError:  # raised by Flask if asgiref is not installed
+        # Importing asyncio makes up a tenth of the time a small app needs to start,
+        # and few receivers are async.
+        import asyncio
 
         asyncio.run(wait())
     else:
@@ -63,12 +74,17 @@ def call_receiver(app: Flask, receiver: Any, **arguments: Any) -> None:
 
 
 def _is_in_event_loop() -> bool:
+    # Without importing asyncio: if nobody has imported it, no loop is running.
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def receiver_name(receiver: Any) -> str | None:
-    """Return what a receiver is called in every process, if it is called anything."""
+    """Return a name of the receiver that is the same in every process.
+
+    :returns: The module and qualified name; ``None`` for an object without a name, such
+        as a ``functools.partial``.
+    """
     module = getattr(receiver, "__module__", None)
     name = getattr(receiver, "__qualname__", None)
     return f"{module}.{name}" if module and name else None
@@ -79,7 +95,7 @@ def _label(receiver: Any) -> str:
 
 
 def _signature(receiver: Any, arguments: dict[str, Any]) -> str:
-    """Write down how a receiver begins: ``def on_tracking(app, event, **extra)``."""
+    """Return the signature to suggest: ``def on_tracking(app, event, **extra)``."""
     name = getattr(receiver, "__name__", "receiver")
     named = [argument for argument in arguments if argument != "postal"]
     keyword = "async def" if inspect.iscoroutinefunction(receiver) else "def"

@@ -1,7 +1,7 @@
-"""Calls the control routes of a sandbox, for the CLI and for ``check``.
+"""Client for the control routes of a sandbox, used by the CLI and its ``check``.
 
-The routes are in :mod:`.sandbox.control`; this is their client, and imports nothing of
-the sandbox.
+The routes are defined in :mod:`.sandbox.control`. The client imports nothing from the
+sandbox, so that commands against a running sandbox start fast.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ __all__ = ["call_sandbox"]
 def call_sandbox(
     settings: Settings, path: str, content: Mapping[str, Any], *, timeout: float = 30
 ) -> requests.Response:
-    """Post JSON to the sandbox that an app sends to.
+    """Post JSON to a control route of the sandbox that an app sends to.
 
-    :param path: One of the routes: ``"trigger"``, ``"urls"``, ...
-    :param timeout: In seconds, to connect and between two reads each.
-    :raises requests.RequestException: if it does not answer.
+    :param settings: The app's settings, with the URL and the key of the sandbox.
+    :param path: The name of the route, such as ``"trigger"`` or ``"urls"``.
+    :param content: The JSON to post.
+    :param timeout: Seconds to connect, and seconds to wait for each read.
+    :returns: The response, whatever its HTTP status.
+    :raises requests.RequestException: if no response is received.
     """
-    import requests  # only a command of the CLI gets here
+    import requests  # imported late: only CLI commands need it
 
     with requests.Session() as session:
-        session.trust_env = False  # no proxy between us and loopback
+        session.trust_env = False  # a proxy can't reach this machine's loopback
         return session.post(
             f"{settings.api_url}/sandbox/{path}",
             json=content,

@@ -1,4 +1,7 @@
-"""Reads ``POSTAL_*`` from ``app.config`` into :class:`Settings`."""
+"""Read ``POSTAL_*`` from ``app.config`` into :class:`Settings`.
+
+Every setting also accepts a string, so that it can come from an environment variable.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ __all__ = [
 T = TypeVar("T")
 _log = logging.getLogger("flask_postal")
 
-#: What every API key of a sandbox begins with, so that no real one is ever pasted.
+#: Prefix of the API keys that a sandbox generates. It distinguishes the settings of a
+#: sandbox from those of a real server, for instance to warn about a sandbox in
+#: production.
 SANDBOX_KEY = "sandbox-"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -34,13 +39,17 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of one Postal server, checked.
+    """The validated settings of one Postal server.
 
-    ``POSTAL_SUPPRESS_SEND`` is not among them: it is read when a mail is sent, see
-    :func:`read_flag`.
+    Each attribute is described with its setting on the page "Configuration" of the
+    documentation. ``POSTAL_SUPPRESS_SEND`` is missing here, because it is read at each
+    send, like Flask's ``TESTING``, on which it depends; see :func:`read_suppressed`.
 
-    :param prefix: What the keys begin with: ``POSTAL_``, or ``POSTAL_MARKETING_`` for
+    :param prefix: The prefix of the keys: ``POSTAL_``, or ``POSTAL_MARKETING_`` for
         ``Postal(name="marketing")``.
+    :param webhook_key: As configured; :mod:`.webhooks.keys` parses it, because that
+        needs cryptography.
+    :param timeout: Seconds to connect, and seconds to wait for each read or write.
     """
 
     prefix: str
@@ -62,21 +71,21 @@ class Settings:
 
     @property
     def api_is_loopback(self) -> bool:
-        """Whether Postal, or a sandbox, is on this machine."""
+        """Whether the API is on this machine, as a sandbox usually is."""
         return is_loopback(self.api_url or "")
 
     @property
     def uses_sandbox(self) -> bool:
-        """Whether the API key is that of a :class:`.Sandbox`."""
+        """Whether the API key belongs to a :class:`.Sandbox`."""
         return (self.api_key or "").startswith(SANDBOX_KEY)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], prefix: str) -> Settings:
-        """Read and check the settings.
+        """Read and validate the settings. A value of ``None`` counts as unset.
 
-        Strings, which is what the environment holds, are understood everywhere.
-
-        :raises ConfigurationError: for a value that can't be used; ``.key`` names it.
+        :param config: The app's configuration.
+        :param prefix: The prefix of the keys, such as ``"POSTAL_"``.
+        :raises ConfigurationError: if a value is invalid; ``.key`` names the setting.
         """
 
         def read(name: str, parse: Callable[[Any, str], T], default: T) -> T:
@@ -113,27 +122,28 @@ class Settings:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a URL leads to this machine."""
+    """Return whether the host of a URL is this machine."""
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def read_flag(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
-    """Read a setting that is true or false.
+    """Read a boolean setting. Strings such as ``"yes"`` and ``"0"`` are accepted.
 
-    :raises ConfigurationError: if it is neither.
+    :param default: The value if the setting is missing or ``None``.
+    :raises ConfigurationError: if the value is not boolean.
     """
     value = config.get(key)
     return default if value is None else _flag(value, key)
 
 
 def read_suppressed(config: Mapping[str, Any], prefix: str, *, testing: bool) -> bool:
-    """Tell whether messages are checked and not sent.
+    """Return whether messages are validated but not sent.
 
-    Flask-Mail's ``MAIL_SUPPRESS_SEND`` counts where ours is unset, if it is true: an
-    app that changes its import must not begin to send.
+    If ``POSTAL_SUPPRESS_SEND`` is unset, a true ``MAIL_SUPPRESS_SEND`` suppresses too:
+    an app that moves here from Flask-Mail must not suddenly start to send.
 
-    :param testing: Whether the app is in testing mode, the default.
-    :raises ConfigurationError: for a value that is neither true nor false.
+    :param testing: Whether the app is in testing mode, which suppresses by default.
+    :raises ConfigurationError: if one of the settings is not boolean.
     """
     if config.get(f"{prefix}SUPPRESS_SEND") is not None:
         return read_flag(config, f"{prefix}SUPPRESS_SEND", default=testing)
@@ -142,7 +152,10 @@ def read_suppressed(config: Mapping[str, Any], prefix: str, *, testing: bool) ->
 
 
 def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
-    """Warn of keys that look like a setting and are none, with the nearest name."""
+    """Log a warning for each key that looks like a misspelt setting.
+
+    Other keys that begin with the prefix are left alone: the app may use them itself.
+    """
     known = [*(name.upper() for name in Settings.__slots__ if name != "prefix")]
     known[known.index("WEBHOOK_SECRETS")] = "WEBHOOK_SECRET"
     known.append("SUPPRESS_SEND")
@@ -154,11 +167,12 @@ def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
         # POSTAL_MARKETING_API_URL belongs to Postal(name="marketing").
         if name in known or name.endswith(endings):
             continue
-        from difflib import get_close_matches  # 3 ms that most apps never need
+        # Importing it takes 3 ms, and most apps have no such key.
+        from difflib import get_close_matches
 
         if near := get_close_matches(name, known, 1):
             _log.warning(
-                "%s is no setting of Flask-Postal; did you mean %s?",
+                "%s is not a setting of Flask-Postal; did you mean %s?",
                 ascii(key),
                 prefix + near[0],
             )
@@ -189,7 +203,7 @@ def _base_url(value: Any, key: str) -> str | None:
         raise ConfigurationError(f"{key} must begin with http(s)://; {cure}", key=key)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigurationError(
-            f"{key} must not hold a user, a password, a query or a fragment; {cure}",
+            f"{key} must not contain a user, a password, a query or a fragment; {cure}",
             key=key,
         )
     if any(c.isspace() or not c.isprintable() for c in url):
@@ -198,7 +212,7 @@ def _base_url(value: Any, key: str) -> str | None:
 
 
 def _api_key(value: Any, key: str) -> str | None:
-    # The value is a secret: no message here may show it.
+    # The value is a secret and must not appear in an error message.
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
         raise ConfigurationError(
             f"{key} must be a string of printable ASCII characters; copy it from"
@@ -213,7 +227,8 @@ def _address(value: Any, key: str) -> Address | None:
         return None
     if isinstance(value, (list, tuple)) and "@" in str(value[:1]):
         raise ConfigurationError(
-            f"{key} takes one address, a string or (name, address); not {value!r}",
+            f"{key} must be one address, a string or a (name, address) pair; not"
+            f" {value!r}",
             key=key,
         )
     try:
@@ -237,8 +252,8 @@ def _timeout(value: Any, key: str) -> tuple[float, float]:
         seconds *= 2
     if len(seconds) != 2 or not all(s > 0 and math.isfinite(s) for s in seconds):
         raise ConfigurationError(
-            f"{key} must be a number of seconds or two, to connect and to read, above"
-            f" 0 and finite; not {value!r}",
+            f"{key} must be a positive number of seconds, or two of them, to connect"
+            f" and to read; not {value!r}",
             key=key,
         )
     return seconds[0], seconds[1]
@@ -269,7 +284,7 @@ def _bytes(value: Any, key: str) -> int:
 
 
 def _secrets(value: Any, key: str) -> tuple[str, ...]:
-    # Secrets: no message here may show one.
+    # The values are secrets and must not appear in an error message.
     pairs = [value] if isinstance(value, str) else value
     if not isinstance(pairs, (list, tuple)) or not pairs:
         pairs = [None]
@@ -277,7 +292,7 @@ def _secrets(value: Any, key: str) -> tuple[str, ...]:
         if not isinstance(pair, str) or not all(pair.strip().partition(":")):
             raise ConfigurationError(
                 f"{key} must be 'user:password' as in the webhook's URL, or a list of"
-                " such, and not blank",
+                " such strings; neither part may be empty",
                 key=key,
             )
     return tuple(pair.strip() for pair in pairs)
@@ -302,7 +317,7 @@ def _path(value: Any, key: str) -> str | None:
     if not isinstance(value, (str, os.PathLike)) or not os.path.exists(value):
         raise ConfigurationError(
             f"{key} must be the path of a PEM file or of a folder of certificates;"
-            f" there is nothing at {value!r}",
+            f" {value!r} does not exist",
             key=key,
         )
     return os.fspath(value)

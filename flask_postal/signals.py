@@ -1,9 +1,12 @@
-"""The signals an app connects to.
+"""The signals that apps connect receivers to.
 
-The sender of each is the Flask app, and each carries ``postal``, the
-:class:`.Postal`. Connect functions that take ``**extra``: later versions may send more.
-blinker holds receivers weakly: connect one that is defined inside of another function
-with ``weak=False``.
+The sender of each signal is the Flask app, and each passes the :class:`.Postal` object
+as ``postal``. Receivers should accept ``**extra``, because later versions may pass
+more. A receiver may be a coroutine function.
+
+blinker keeps only weak references to receivers. A function that is defined inside
+another function, such as ``create_app()``, must be connected with ``weak=False``;
+otherwise it is garbage-collected and never called.
 """
 
 from __future__ import annotations
@@ -23,61 +26,68 @@ _signals = Namespace()
 
 message_sending: NamedSignal = _signals.signal(
     "message-sending",
-    doc="""A message is about to be sent.
+    doc="""Emitted before a message is validated and sent.
 
     Receivers are called as ``receiver(app, message=, postal=)`` with a copy of the
     message, in which the defaults are merged and the templates are rendered. They may
-    change it, or raise :exc:`.CancelSend` to stop it. Any other error stops it too, and
-    reaches the caller of :meth:`.Postal.send`.
+    change the copy, or raise :exc:`.CancelSend` to stop the message without an error.
+    Any other exception stops it too, and propagates to the caller of
+    :meth:`.Postal.send`.
     """,
 )
 
 message_sent: NamedSignal = _signals.signal(
     "message-sent",
-    doc="""Postal has queued a message, or would have: sending may be suppressed.
+    doc="""Emitted after Postal has queued a message.
+
+    It is also emitted while sending is suppressed; ``result.suppressed`` is true then.
 
     Receivers are called as ``receiver(app, message=, result=, postal=)`` with a
-    :class:`.SendResult`. What they raise is logged and goes no further: an error would
-    look as if the mail had not been sent.
+    :class:`.SendResult`. An exception in a receiver is logged and not propagated:
+    the caller of :meth:`.Postal.send` would think that the message had not been sent,
+    and send it again.
     """,
 )
 
 send_failed: NamedSignal = _signals.signal(
     "send-failed",
-    doc="""A message was not sent, or perhaps was.
+    doc="""Emitted when sending a message has failed.
 
     Receivers are called as ``receiver(app, message=, error=, postal=)`` with the
-    :exc:`.PostalError` that the caller of :meth:`.Postal.send` gets. What they raise
-    is logged and goes no further.
+    :exc:`.PostalError` that is raised to the caller of :meth:`.Postal.send`. If
+    ``error.maybe_sent`` is true, Postal may have queued the message all the same. An
+    exception in a receiver is logged and not propagated.
     """,
 )
 
 tracking_received: NamedSignal = _signals.signal(
     "tracking-received",
-    doc="""What became of a mail that was sent.
+    doc="""Emitted when Postal reports what happened to a message that was sent.
 
     Receivers are called as ``receiver(app, event=, postal=)`` with a
-    :class:`.TrackingEvent`. A receiver that raises makes Postal call again.
+    :class:`.TrackingEvent`. If a receiver raises, Postal retries the webhook.
     """,
 )
 
 server_event_received: NamedSignal = _signals.signal(
     "server-event-received",
-    doc="""Postal reports on the mail server: DNS of a domain, send limits, and how mail
-    that came in fared with our endpoint.
+    doc="""Emitted when Postal reports about the mail server.
+
+    The reports are about the DNS records of a domain, about send limits, and about the
+    delivery of inbound mail to this app's endpoint.
 
     Receivers are called as ``receiver(app, event=, postal=)`` with a
-    :class:`.ServerEvent`. A receiver that raises makes Postal call again.
+    :class:`.ServerEvent`. If a receiver raises, Postal retries the webhook.
     """,
 )
 
 inbound_received: NamedSignal = _signals.signal(
     "inbound-received",
-    doc="""A mail has come in.
+    doc="""Emitted when an inbound mail is received.
 
     Receivers are called as ``receiver(app, event=, postal=)`` with an
-    :class:`.InboundEvent`. Postal is told that the mail is delivered only after
-    every receiver has returned; while none is connected, the mail waits in Postal. A
-    receiver may raise :exc:`.RejectMail`.
+    :class:`.InboundEvent`. The request is answered with success only after every
+    receiver has returned; if one raises, or none is connected, Postal keeps the mail
+    and retries. To refuse a mail for good, raise :exc:`.RejectMail`.
     """,
 )

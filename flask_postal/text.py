@@ -1,4 +1,7 @@
-"""Checks for text that goes into a header."""
+"""Validate text that becomes part of a message.
+
+All functions accept lazy strings, such as Flask-Babel's, and return a ``str``.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,22 @@ _NAMES = {"\r": "a carriage return", "\n": "a line feed", "\0": "a NUL"}
 
 
 def is_text(value: Any) -> bool:
-    """Tell whether a value is a string or, like Flask-Babel's lazy strings, acts as
-    one."""
+    """Return whether a value is a string or a lazy string.
+
+    Lazy strings, such as Flask-Babel's, don't inherit from ``str``; they are recognized
+    by a method that only strings have.
+    """
     return isinstance(value, str) or (
         hasattr(value, "casefold") and not isinstance(value, type)
     )
 
 
 def plain_text(value: Any, field: str, what: str = "it") -> str:
-    """Return a ``str`` that can be encoded, lazy strings evaluated.
+    """Evaluate a lazy string, and check that the text can be encoded as UTF-8.
 
-    :raises MessageError: if it is no text, or holds half a surrogate pair.
+    :param field: The message's field that the value came from, for the error message.
+    :param what: What the value is, if the field has several.
+    :raises MessageError: if it is not text, or contains a lone surrogate.
     """
     if type(value) is str and value.isascii():
         return value
@@ -37,7 +45,7 @@ def plain_text(value: Any, field: str, what: str = "it") -> str:
         value = str.__str__(value) if isinstance(value, str) else str(value)
     if not value.isascii() and not _can_be_encoded(value):
         raise MessageError(
-            f"{field}: {what} holds half a surrogate pair, which UTF-8 can't encode",
+            f"{field}: {what} contains a lone surrogate, which UTF-8 can't encode",
             field=field,
         )
     return str(value)
@@ -52,18 +60,21 @@ def _can_be_encoded(text: str) -> bool:
 
 
 def header_text(value: Any, field: str, what: str = "it") -> str:
-    """Return a ``str`` that stays inside its header line.
+    """Check that text can't end the header line that it is written into.
 
-    :raises MessageError: as :func:`plain_text`, and for CR, LF or NUL.
+    Takes the parameters of :func:`plain_text`.
+
+    :raises MessageError: as :func:`plain_text`, and if the text contains CR, LF or NUL.
+        With one of these, user input could add headers of its own.
     """
-    # Nothing printable breaks a line; surrogates are not printable either.
+    # Fast path: line breaks and surrogates are not printable.
     if type(value) is str and value.isprintable():
         return value
     text = plain_text(value, field, what)
     if found := _LINE_BREAKING.search(text):
         raise MessageError(
-            f"{field}: {what} must not hold {_NAMES[found[0]]}: whoever can put one"
-            " there can add headers of their own",
+            f"{field}: {what} must not contain {_NAMES[found[0]]}, which would allow"
+            " header injection",
             field=field,
         )
     return text

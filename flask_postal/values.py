@@ -1,8 +1,9 @@
-"""Reads single values from outside: the type that was expected, or ``None``; text that
-a database takes, or U+FFFD for what it would not.
+"""Read values from JSON that was received.
 
-What comes over the wire may be anything; nothing of it may raise a ``TypeError`` far
-from where it came in.
+Each function returns a value of the expected type or ``None``, and never raises.
+Postal's payloads may contain anything: a value of the wrong type must not raise a
+``TypeError`` in code far from the place where it was received, and text must not
+contain characters that a database refuses.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# What ends a line for somebody (str.splitlines), and tabs: one blank.
+# Every line break that str.splitlines knows, and tabs. A run of them becomes one space.
 _BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 _SEPARATORS = re.compile("([\u2028\u2029])")
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
@@ -35,10 +36,10 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def as_str(value: Any) -> str | None:
-    """Return a string that can be stored, or ``None``.
+    """Return a string that can be stored, or ``None`` if it is not a string.
 
-    JSON can carry half a surrogate pair, which can't be encoded, and NUL, which
-    PostgreSQL does not take; either becomes U+FFFD.
+    JSON can contain a lone surrogate, which can't be encoded as UTF-8, and NUL, which
+    PostgreSQL refuses. Both are replaced by U+FFFD.
     """
     if not isinstance(value, str):
         return None
@@ -51,10 +52,10 @@ def as_str(value: Any) -> str | None:
 
 
 def as_line(value: Any) -> str | None:
-    """Return a string that stays in one line, or ``None``.
+    """Return a string on a single line, or ``None`` if it is not a string.
 
-    Line breaks and tabs become a blank, other control characters U+FFFD: an app that
-    puts a subject into a header of its own, or a name into a log, must be able to.
+    Line breaks and tabs become a space, other control characters U+FFFD, so that an app
+    can safely copy a received subject into a header, or a name into a log line.
     """
     if not isinstance(value, str):
         return None
@@ -65,10 +66,10 @@ def as_line(value: Any) -> str | None:
 
 
 def as_subject(value: Any) -> str | None:
-    """Return a string without control characters, or ``None``.
+    """Return a string without control characters, or ``None`` if it is not a string.
 
-    As :func:`as_line`, but Unicode's own line separators stay: subjects that Postal
-    reports are compared with those that were sent.
+    Like :func:`as_line`, but U+2028 and U+2029 are kept, so that an app can compare the
+    subject that Postal reports with the one that it sent.
     """
     if not isinstance(value, str):
         return None
@@ -80,22 +81,26 @@ def as_subject(value: Any) -> str | None:
 
 
 def as_int(value: Any) -> int | None:
-    """Return an int that is no bool, or ``None``."""
+    """Return an int, or ``None`` for anything else, including a bool."""
     return value if type(value) is int else None
 
 
 def as_bool(value: Any) -> bool | None:
-    """Return a bool, or ``None``."""
+    """Return a bool, or ``None`` for anything else."""
     return value if isinstance(value, bool) else None
 
 
 def as_dict(value: Any) -> Mapping[str, Any]:
-    """Return a dict, an empty one for anything else."""
+    """Return a dict, or an empty one for anything else."""
     return value if isinstance(value, dict) else _NOTHING
 
 
 def utc_time(seconds: Any) -> datetime | None:
-    """Turn Postal's float of seconds into an aware datetime; ``None`` if it is none."""
+    """Convert Postal's timestamp to an aware datetime in UTC.
+
+    :param seconds: Seconds since 1970, as an int or a float.
+    :returns: ``None`` for anything else, or if ``datetime`` can't represent it.
+    """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         return None
     try:
@@ -105,11 +110,12 @@ def utc_time(seconds: Any) -> datetime | None:
 
 
 def read_json_object(body: bytes) -> Mapping[str, Any]:
-    """Read a JSON object in UTF-8.
+    """Parse a request body that must be a JSON object in UTF-8.
 
-    :raises PayloadError: for anything else.
+    :raises PayloadError: if it is not.
     """
-    # json.loads would guess UTF-16 and -32, which Postal never writes.
+    # Given bytes, json.loads would also accept UTF-16 and UTF-32, which Postal never
+    # sends.
     try:
         content = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -117,5 +123,5 @@ def read_json_object(body: bytes) -> Mapping[str, Any]:
     else:
         if isinstance(content, dict):
             return content
-        problem = "the body is JSON, and no object"
+        problem = "the body is JSON but not an object"
     raise PayloadError(problem)

@@ -1,9 +1,9 @@
-"""Postal's events and delivery statuses, and what they mean: one table.
+"""The table of Postal's webhook events and delivery statuses.
 
-The webhook parser, the sandbox, the CLI, the sandbox's page and the documentation read
-it. A new event of Postal's is a new row in :data:`EVENTS`. Where several events have
-the same event type, that word alone means the first of them, and the others need an
-alias.
+The webhook parser, the API client, the sandbox and its page, the CLI and the
+documentation all use this table. To support a new event of Postal's, add a row to
+:data:`EVENTS`. Where several events have the same event type, that word alone means the
+first of them, and the others need an alias.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ __all__ = [
 
 
 class EventType(StrEnum):
-    """What happened to a mail. The values are Anymail's names."""
+    """What happened to a mail. The values are those of django-anymail."""
 
     QUEUED = "queued"  #: Postal holds the mail; see ``hold_reason``.
     DELIVERED = "delivered"  #: The recipient's server accepted the mail.
     DEFERRED = "deferred"  #: A temporary failure; Postal retries up to 18 times.
     FAILED = "failed"  #: A permanent failure; see ``reject_reason``.
-    BOUNCED = "bounced"  #: Accepted first, and returned by a bounce mail later.
+    BOUNCED = "bounced"  #: Accepted at first, and later returned by a bounce mail.
     OPENED = "opened"  #: The tracking pixel was loaded.
     CLICKED = "clicked"  #: A tracked link was clicked.
-    UNKNOWN = "unknown"  #: Not known to this version; see ``esp_event``.
+    UNKNOWN = "unknown"  #: An event that this version doesn't know; see ``esp_event``.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostalEvent:
-    """A webhook event of Postal's, a delivery status of Postal's, or both.
+    """A webhook event or a delivery status of Postal, or both.
 
-    :param name: The event's name in webhooks; ``None`` for a status that no webhook
-        reports.
-    :param status: The status that the delivery has then; ``None`` where Postal notes no
-        delivery.
-    :param event_type: What receivers see.
-    :param alias: What users of the sandbox and the CLI may write beside
-        ``event_type``.
-    :param about: Whether it is about one message or about the mail server.
+    :param name: The name of the event in webhooks; ``None`` for a status that no
+        webhook reports.
+    :param status: The status of the delivery that Postal records with the event;
+        ``None`` if it records none.
+    :param event_type: The type of the event as receivers see it.
+    :param alias: Another name for it in the sandbox and the CLI.
+    :param about: Whether it concerns one message or the whole mail server.
     :param meaning: What happened, for documentation and tooltips.
-    :param attributes: The attributes of the event that say more, for documentation.
-    :param tone: How the sandbox's page colours it.
+    :param attributes: The event's attributes with more details, for documentation.
+    :param tone: The colour on the sandbox's page.
     :param attempted: Whether there was an SMTP session with the recipient's server.
-    :param details: Sample of Postal's own words; ``{to}`` stands for the recipient.
-    :param output: Sample of the other server's reply.
-    :param payload: Sample of what the payload of a server event has beside the server.
+    :param details: A sample of Postal's description; ``{to}`` is replaced by the
+        recipient.
+    :param output: A sample of the remote server's reply.
+    :param payload: A sample of the payload of a server event, without ``server``.
     """
 
     name: str | None
@@ -77,7 +77,7 @@ class PostalEvent:
 
     @property
     def word(self) -> str:
-        """The shortest word for it: its alias, its event type or its name."""
+        """The shortest name of the event: its alias, event type or Postal's name."""
         if self.alias is not None:
             return self.alias
         if self.about == "server":
@@ -219,19 +219,19 @@ EVENTS: tuple[PostalEvent, ...] = (
     ),
 )
 
-#: Events about one message, in the order of the table.
+#: The webhook events about one message, in the order of the table.
 MESSAGE_EVENTS: tuple[PostalEvent, ...] = tuple(
     event for event in EVENTS if event.name is not None and event.about == "message"
 )
-#: Events about the mail server.
+#: The webhook events about the mail server.
 SERVER_EVENTS: tuple[PostalEvent, ...] = tuple(
     event for event in EVENTS if event.about == "server"
 )
-#: Postal's name of an event -> its row.
+#: Rows by Postal's name of the event.
 BY_NAME: Mapping[str, PostalEvent] = MappingProxyType(
     {event.name: event for event in EVENTS if event.name is not None}
 )
-#: Postal's status of a delivery -> its row.
+#: Rows by Postal's status of the delivery.
 BY_STATUS: Mapping[str, PostalEvent] = MappingProxyType(
     {event.status: event for event in EVENTS if event.status is not None}
 )
@@ -247,10 +247,11 @@ _BY_WORD: Mapping[str, PostalEvent] = MappingProxyType(
 
 
 def find_event(word: str) -> PostalEvent | None:
-    """Return the event that a user means.
+    """Look up an event by any of its names.
 
     :param word: Postal's name (``"MessageSent"``), an event type (``"delivered"``) or
         an alias (``"held"``).
+    :returns: The row, or ``None`` if there is no such event.
     """
     return _BY_WORD.get(word)
 
@@ -269,5 +270,5 @@ def names_of(word: str) -> frozenset[str]:
 
 
 def known_events() -> str:
-    """List every word that :func:`find_event` understands, for error messages."""
+    """Return the names that :func:`find_event` accepts, for error messages."""
     return ", ".join(_BY_WORD)

@@ -53,11 +53,19 @@ def test_starting_an_app_imports_neither_requests_nor_cryptography() -> None:
 
 
 def test_no_function_is_longer_than_a_screen() -> None:
+    """Docstrings aside: 50 lines."""
     too_long = [
         f"{path.name}: {node.name}"
         for path in Path(flask_postal.__path__[0]).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and (node.end_lineno or 0) - node.lineno >= 50
+        and (node.end_lineno or 0) - node.lineno - docstring_lines(node) >= 50
     ]
     assert too_long == []
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    if ast.get_docstring(node) is None:
+        return 0
+    return (first.end_lineno or 0) - first.lineno + 1
