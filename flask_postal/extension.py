@@ -111,8 +111,8 @@ class Postal:
         """
         if self.key in app.extensions:
             raise ConfigurationError(
-                f"this app is already initialised with a Postal object for {self.key!r};"
-                " give a second server a name: Postal(name=...)"
+                f"this app already has a Postal object for {self.key!r}; give a"
+                " second server a name: Postal(name=...)"
             )
         state = self._configured(app)
         warn_of_misspelt(app.config, state.settings.prefix)

@@ -1,4 +1,4 @@
-"""A file that goes with a mail."""
+"""Attachments of a message, and the check whether Postal can send them unchanged."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from ..text import header_text, is_text, plain_text
 
 __all__ = ["MEDIA_TYPE", "Attachment", "check_attachment", "why_not_json"]
 
-#: Bytes that are read and encoded at once: a multiple of 3, and small enough for the
-#: processor's cache (with 96 kB a large mail was a third slower).
+#: Bytes that are read and encoded at a time. A multiple of 3, so that the base64 of the
+#: pieces can be concatenated without padding in between, and small enough that a piece
+#: and its base64 stay in the processor's cache: with 96 kB, sending a large mail took a
+#: third longer.
 READ_SIZE = 57 * 1024
 
 MEDIA_TYPE = re.compile(
     r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;\s*[!-~ ]+)?", re.ASCII
 )
-# These types have a structure of their own; only a whole mail may be attached.
+# Types whose content has a structure of its own, which base64 would hide. The exception
+# is message/rfc822, a complete mail.
 _UNATTACHABLE = re.compile(r"multipart/|message/(?!rfc822\b)", re.IGNORECASE)
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}", re.ASCII)
 
@@ -30,14 +33,18 @@ Piece: TypeAlias = "bytes | memoryview"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that goes with a mail.
+    """A file that is sent with a message.
 
     :param filename: The name that the recipient sees; ``None`` for none.
-    :param content_type: The media type; guessed from the name if not given.
-    :param data: Bytes, text (sent as UTF-8) or an open file, which is read at once.
+    :param content_type: The media type; guessed from the file name if not given.
+    :param data: Bytes, text (sent as UTF-8) or an open file, which is read immediately.
     :param disposition: ``"attachment"`` or ``"inline"``.
-    :param content_id: What ``cid:`` in the HTML refers to, without angle brackets.
-    :param path: A file that is read when the mail is sent, in place of data.
+    :param content_id: The id that ``cid:`` URLs in the HTML refer to, without angle
+        brackets. :meth:`.Message.embed` generates one.
+    :param path: The path of a file to read when the message is sent, instead of
+        ``data``. It is read in pieces, so that a large file is not held in memory,
+        except for messages that need ``send/raw``.
+    :raises MessageError: if ``data`` is none of these.
     """
 
     filename: str | None = None
@@ -59,9 +66,9 @@ class Attachment:
             object.__setattr__(self, "content_type", guessed)
 
     def size(self) -> int:
-        """Return the number of bytes.
+        """Return the size of the content in bytes, without reading a file.
 
-        :raises MessageError: if it is a file and not there.
+        :raises MessageError: if the file does not exist.
         """
         if self.path is None:
             return len(self.data)
@@ -72,9 +79,10 @@ class Attachment:
         raise problem
 
     def pieces(self, size: int = READ_SIZE) -> Iterator[Piece]:
-        """Produce the content, a piece of ``size`` bytes at a time.
+        """Iterate over the content in pieces.
 
-        :raises MessageError: if it is a file and can't be read.
+        :param size: The size of a piece in bytes; the last one may be shorter.
+        :raises MessageError: if the file can't be read.
         """
         if self.path is None:
             view = memoryview(self.data)
@@ -92,13 +100,19 @@ class Attachment:
             raise problem
 
     def read(self) -> bytes:
-        """Return the content."""
+        """Return the whole content.
+
+        :raises MessageError: if the file can't be read.
+        """
         if self.path is None:
             return bytes(self.data)
         return b"".join(self.pieces())
 
     def resolved(self) -> Attachment:
-        """Return the same with the file read and lazy strings evaluated."""
+        """Return a copy with the file read and lazy strings evaluated.
+
+        :raises MessageError: if the file can't be read.
+        """
         return replace(
             self,
             filename=None
@@ -110,17 +124,18 @@ class Attachment:
 
 
 def check_attachment(attachment: Any, index: int) -> str:
-    """Check that an attachment can be written into a mail unchanged.
+    """Validate the headers of an attachment.
 
-    :param index: Its place in the message, for the error.
-    :returns: Its media type, in lower case.
-    :raises MessageError: if its type, disposition, content id or name can't be written.
+    :param attachment: The attachment; an app may have put anything into the list.
+    :param index: Its index in the message, for the error message.
+    :returns: The media type in lower case.
+    :raises MessageError: if its type, disposition, content id or file name is invalid.
     """
     if not isinstance(attachment, Attachment):
-        raise _refused(f"{attachment!r} is no Attachment; use attach()")
+        raise _refused(f"{attachment!r} is not an Attachment; use attach()")
     media_type = header_text(attachment.content_type, "attachments", "a content type")
     if not MEDIA_TYPE.fullmatch(media_type):
-        raise _refused(f"{media_type!r} of attachment {index} is no media type")
+        raise _refused(f"{media_type!r} of attachment {index} is not a media type")
     if _UNATTACHABLE.match(media_type):
         raise _refused(
             f"a part of type {media_type} can't be attached as it is; attach it as"
@@ -128,30 +143,37 @@ def check_attachment(attachment: Any, index: int) -> str:
         )
     if attachment.disposition not in ("attachment", "inline"):
         raise _refused(
-            f"a disposition is 'attachment' or 'inline', not {attachment.disposition!r}"
+            "a disposition must be 'attachment' or 'inline', not"
+            f" {attachment.disposition!r}"
         )
     if attachment.content_id is not None and not _CONTENT_ID.fullmatch(
         header_text(attachment.content_id, "attachments", "a content id")
     ):
         raise _refused(
-            f"{attachment.content_id!r} is no content id: ASCII without whitespace and"
-            " angle brackets"
+            f"{attachment.content_id!r} is not a valid content id; use ASCII without"
+            " whitespace and angle brackets, at most 200 characters"
         )
     if attachment.filename is not None:
         name = header_text(attachment.filename, "attachments", "a file name")
         if len(name) > 255:
             raise _refused(
-                f"a file name of {len(name)} characters is too long; no file system"
-                " takes more than 255"
+                f"a file name of {len(name)} characters is too long; file systems allow"
+                " at most 255"
             )
     return media_type.lower()
 
 
 def why_not_json(attachment: Attachment, media_type: str) -> str | None:
-    """Tell why send/message would refuse or change an attachment.
+    """Return why ``send/message`` would refuse or change an attachment.
 
-    :param media_type: As :func:`check_attachment` returned it.
-    :returns: The reason, for the error texts; ``None`` if send/message can carry it.
+    Postal refuses unnamed and empty attachments there. It can't write some names, has
+    no inline attachments, and rewrites every newline to CRLF in content that is pure
+    ASCII. A text attachment would also get tracking links, which only the structure of
+    a mail for ``send/raw`` can prevent; see :mod:`.mime`.
+
+    :param attachment: An attachment that :func:`check_attachment` accepted.
+    :param media_type: The media type that :func:`check_attachment` returned.
+    :returns: The reason, for error messages; ``None`` if ``send/message`` can be used.
     """
     name = attachment.filename
     if attachment.content_id is not None or attachment.disposition != "attachment":
@@ -165,7 +187,8 @@ def why_not_json(attachment: Attachment, media_type: str) -> str | None:
         return f"an attachment of type {media_type}"
     ascii_only = blank = True
     breaks = False
-    for piece in attachment.pieces(8 * 1024):  # the first piece decides for most files
+    # A small piece: the first one decides for most files.
+    for piece in attachment.pieces(8 * 1024):
         data = bytes(piece)
         blank = blank and data.isspace()
         ascii_only = ascii_only and data.isascii()

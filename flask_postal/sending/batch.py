@@ -1,6 +1,8 @@
-"""Many messages at once: HTTP in threads, all else in the caller's.
+"""Send many messages: :meth:`.Postal.send_many` and :meth:`.Postal.send_batch`.
 
-With ``concurrency=1`` there are no threads.
+Only the HTTP requests run in threads. Everything that may use the app, such as
+templates and receivers of signals, runs in the calling thread. With ``concurrency=1``
+no thread is started.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ Progress = Callable[[int, int | None], object]
 
 @dataclass(slots=True)
 class SendOutcome:
-    """What became of one message of many: a result or an error.
+    """The outcome of one of many messages: a result or an error.
 
     :param message: The message as it was passed in.
-    :param result: What :meth:`.Postal.send` would have returned.
-    :param error: What it would have raised.
+    :param result: The result that :meth:`.Postal.send` would have returned.
+    :param error: The exception that it would have raised.
     """
 
     message: Message
@@ -46,7 +48,7 @@ def send_many(
     concurrency: int,
     on_progress: Progress | None,
 ) -> list[SendOutcome]:
-    """Send messages; see :meth:`.Postal.send_many`."""
+    """Send messages concurrently; see :meth:`.Postal.send_many`."""
     if isinstance(concurrency, bool) or not isinstance(concurrency, int):
         raise TypeError("concurrency must be an int")
     if concurrency < 1:
@@ -56,7 +58,7 @@ def send_many(
 
 
 class _Run:
-    """One call of send_many."""
+    """State of one call of :func:`send_many`."""
 
     def __init__(
         self,
@@ -85,13 +87,15 @@ class _Run:
                     outcomes.append(outcome)
                     if ready := self._ready(outcome):
                         self._begin(pool, outcome, ready)
-                    # As many again wait their turn, so that no thread is idle and no
-                    # more than these stand in memory.
+                    # Keep one prepared message waiting for each thread, so that no
+                    # thread is idle while the next message is prepared. More would
+                    # only take memory.
                     self._settle(at_most=2 * concurrency - 1)
                 self._settle(at_most=0)
             except BaseException:
-                # The caller's iterable, on_progress or a Ctrl-C: what has begun is
-                # seen to its end and told, what waits is not begun.
+                # Raised by the caller's iterable or on_progress, or a Ctrl-C. Requests
+                # that are under way can't be taken back: wait for them and emit their
+                # signals, so that the app learns what was sent. Cancel the others.
                 for future in list(self._pending):
                     if future.cancel():
                         del self._pending[future]
@@ -104,7 +108,8 @@ class _Run:
         self, pool: ThreadPoolExecutor, outcome: SendOutcome, ready: Ready
     ) -> None:
         if self._alone or ready.prepared is None or ready.suppressed:
-            # Nobody to share with, or nothing to wait for: tests see mails in order.
+            # A thread would gain nothing. In the calling thread, tests with suppressed
+            # sending see their messages in order.
             self._finish(outcome, ready, partial(self._pipeline.transmit, ready))
         else:
             future = pool.submit(self._pipeline.transmit, ready)
@@ -119,7 +124,7 @@ class _Run:
         return None
 
     def _settle(self, *, at_most: int) -> None:
-        """Wait until so many are pending, and tell about those that are done."""
+        """Wait until at most so many requests are pending; report the finished ones."""
         while len(self._pending) > at_most:
             done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -147,22 +152,23 @@ class _Run:
 def private_messages(
     message: Message, merge_data: Mapping[str, Mapping[str, Any]] | None
 ) -> Iterator[Message]:
-    """Divide a message into one for each recipient, with data of its own.
+    """Split a message into one for each recipient; see :meth:`.Postal.send_batch`.
 
-    :raises MessageError: at once, if one of them could not be meant.
+    :raises MessageError: immediately, not when the first message is taken, if the
+        message or ``merge_data`` is unsuitable for a batch.
     """
     message = message.copy()
     for name in ("cc", "bcc"):
         if getattr(message, name):
             raise MessageError(
-                f"{name}: a batch is one private mail per recipient; add the address to"
-                " recipients=, or send it a mail of its own",
+                f"{name}: a batch sends a separate message to each recipient; add the"
+                " address to recipients=, or send it a message of its own",
                 field=name,
             )
     if message.message_id is not None:
         raise MessageError(
-            "message_id: a batch is many mails, and no two may have one Message-ID;"
-            " leave it out",
+            "message_id: a batch sends many messages, which can't have the same"
+            " Message-ID; leave it out",
             field="message_id",
         )
     recipients: dict[tuple[str, str], Any] = {}
@@ -176,13 +182,13 @@ def private_messages(
         key = parse_address(spelling, "merge_data")[0].key
         if key not in recipients:
             raise MessageError(
-                f"merge_data: {spelling!r} is none of the recipients",
+                f"merge_data: {spelling!r} is not one of the recipients",
                 field="merge_data",
             )
         data[key] = values or {}
     if data and message.template is None:
         raise MessageError(
-            "merge_data: there is no template= to render it with", field="merge_data"
+            "merge_data is only used by templates; pass template=", field="merge_data"
         )
     return _private(message, recipients, data)
 

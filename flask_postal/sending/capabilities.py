@@ -1,8 +1,9 @@
-"""What a message may ask for: the features that Postal can't provide.
+"""The features of :class:`.Message` that Postal does not support.
 
-This is the one place that decides it. Each feature says when a message asks for it,
-what to do instead, and how a message does without it. A layer above Postal that can do
-more, such as keeping a message until its time, passes ``supported``.
+:data:`FEATURES` is the only list of them. Each entry defines how to recognize a message
+that uses the feature, what to suggest in the error, and how to send the message without
+the feature. A layer that provides a feature on top of Postal, such as a store that
+keeps messages until their ``send_at``, passes its name as ``supported``.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from .message import Message
 
 __all__ = ["FEATURES", "POSTAL", "Feature", "without_unsupported"]
 
-#: The features of :data:`FEATURES` that a Postal server has: none.
+#: Names of the features in :data:`FEATURES` that a Postal server supports: none.
 POSTAL: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something that a message may ask for.
+    """A feature that a message can request.
 
-    :param name: The feature, as in :attr:`.UnsupportedFeature.feature`.
-    :param wanted: Whether a message asks for it.
-    :param instead: What to do instead, for the error.
-    :param field: The field of a message that asks for it.
-    :param without: The value of that field in a message that does without it.
+    :param name: Its name, as in :attr:`.UnsupportedFeature.feature`.
+    :param wanted: Returns whether a message requests it.
+    :param instead: What to do instead, for the error message.
+    :param field: The field of the message that requests it.
+    :param without: Returns the value of that field that does not request it.
     """
 
     name: str
@@ -46,7 +47,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "tags",
         lambda m: len(m.tags) > 1,
-        "Postal keeps one tag a message; pass one, and put the others into the"
+        "Postal keeps one tag per message; pass one, and put the others into the"
         " headers of the message (extra_headers=) if you need them",
         "tags",
         lambda m: m.tags[:1],
@@ -54,8 +55,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "send_at",
         lambda m: m.send_at is not None,
-        "Postal sends at once; send the message from a scheduled task (a Celery eta,"
-        " an APScheduler job), for which message.to_dict() makes JSON of it",
+        "Postal sends immediately; send the message from a scheduled task (a Celery"
+        " eta, an APScheduler job), to which message.to_dict() can pass it as JSON",
         "send_at",
     ),
     Feature(
@@ -77,20 +78,20 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "track_opens",
         lambda m: m.track_opens is False and _one_sided_tracking(m),
-        "Postal tracks both or nothing in one message; pass track_clicks=False too",
+        "Postal tracks both or neither in a message; pass track_clicks=False too",
         "track_opens",
     ),
     Feature(
         "track_clicks",
         lambda m: m.track_clicks is False and _one_sided_tracking(m),
-        "Postal tracks both or nothing in one message; pass track_opens=False too",
+        "Postal tracks both or neither in a message; pass track_opens=False too",
         "track_clicks",
     ),
     Feature(
         "metadata",
         lambda m: bool(m.metadata),
-        "Postal keeps no metadata; store it under the id or token that"
-        " result.recipients has for each recipient, which every event carries",
+        "Postal keeps no metadata; store it in the app under the id or token in"
+        " result.recipients, which every event contains",
         "metadata",
         lambda m: {},
     ),
@@ -125,12 +126,13 @@ def without_unsupported(
     supported: frozenset[str] = POSTAL,
     setting: str = "POSTAL_IGNORE_UNSUPPORTED_FEATURES",
 ) -> Message:
-    """Return the message with nothing in it that can't be provided.
+    """Check that a message uses no unsupported feature.
 
-    :param ignore: Drop what can't be provided instead of raising.
-    :param supported: Names of features that can be provided after all.
-    :param setting: The setting that drops it, for the error.
-    :raises UnsupportedFeature: for the first feature that can't be provided.
+    :param ignore: Whether to drop unsupported features instead of raising.
+    :param supported: Names of features that the calling layer provides.
+    :param setting: The name of the setting behind ``ignore``, for the error message.
+    :returns: The message itself; or, if features were dropped, a copy without them.
+    :raises UnsupportedFeature: for the first unsupported feature.
     """
     reduced = message
     for feature in FEATURES:

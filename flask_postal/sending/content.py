@@ -1,7 +1,9 @@
-"""Reads and checks a message, before anything is written or sent.
+"""Validate a message, and decide which of Postal's endpoints can send it.
 
-:func:`read_content` also finds out whether Postal's ``send/message`` can say what is
-wanted. Nothing of what that endpoint would refuse or change is left to it.
+Postal reports success for many messages that it then changes or can't deliver: it
+drops some headers, rewrites others and validates no address. Whatever Postal would
+refuse, lose or change is refused here, or sent through ``send/raw``, where Postal keeps
+the bytes of the mail.
 """
 
 from __future__ import annotations
@@ -24,22 +26,26 @@ from .message import Message
 
 __all__ = ["Content", "read_content"]
 
-#: How many addresses Postal takes in each of to, cc and bcc of send/message.
+#: Addresses that Postal accepts in each of to, cc and bcc of send/message; send/raw has
+#: no limit.
 MAX_ADDRESSES = 50
-#: Postal answers HTTP 500 to a longer tag.
+#: Longest tag, in characters. Postal answers HTTP 500 to a longer one.
 MAX_TAG = 255
 
-#: Bytes of files with which a message goes through send/raw for its text's sake.
+#: Total size of attachments, in bytes, up to which a message is sent through send/raw
+#: only to keep its line ends; see :func:`_loses_line_ends`. A mail for send/raw is
+#: built in memory.
 MAX_RAW_FOR_TEXT = 1024 * 1024
 
 _HEADER_NAME = re.compile(r"[!-9;-~]{1,76}", re.ASCII)
 
-#: What Postal does with these in ``headers``, and the parameter that does it right.
+#: Headers that Postal overwrites, drops or interprets, and the parameters to use
+#: instead.
 _OURS = {
     "from": "Postal overwrites it; use sender=",
     "to": "Postal overwrites it; use recipients=",
     "cc": "Postal overwrites it; use cc=",
-    "bcc": "it would show the hidden recipients to all; use bcc=",
+    "bcc": "it would reveal the hidden recipients to all; use bcc=",
     "subject": "Postal overwrites it; use subject=",
     "reply-to": "Postal drops it; use reply_to=",
     "message-id": "Postal drops it; use message_id=",
@@ -48,7 +54,7 @@ _OURS = {
 }
 _STRUCTURE = "it corrupts the mail; use body=, html=, alts= or attach()"
 _POSTALS = (
-    "Postal's own headers steer Postal (X-Postal-MsgID switches off DKIM and bounce"
+    "headers of this kind control Postal (X-Postal-MsgID switches off DKIM and bounce"
     " matching); leave it out"
 )
 _MESSAGE_ID = re.compile(r"[^\s<>@]+@[^\s<>@]+", re.ASCII)
@@ -56,12 +62,21 @@ _MESSAGE_ID = re.compile(r"[^\s<>@]+@[^\s<>@]+", re.ASCII)
 
 @dataclass(slots=True)
 class Content:
-    """A message, checked: what :mod:`.mime` and send/message write down.
+    """A validated message, from which the request or the MIME is written.
 
-    :param recipients: The envelope recipients, each mailbox once, by the address as
-        the caller first wrote it.
-    :param aliases: Every spelling the caller used -> that address.
-    :param why_raw: Why send/message can't say it; ``None`` if it can.
+    Addresses are parsed, lazy strings evaluated, defaults of the settings applied.
+
+    :param header_sender: The ``Sender`` header. The envelope sender is always Postal's.
+    :param date: The ``Date`` header; ``None`` for the time of sending.
+    :param message_id: The Message-ID, without angle brackets; ``None`` if Postal or
+        :func:`.serialize` is to generate it.
+    :param tracked: Whether Postal may track the mail.
+    :param extra: The message's ``esp_extra``.
+    :param recipients: The envelope recipients, each mailbox once, keyed by the address
+        as the caller first wrote it. Postal does not remove duplicates.
+    :param aliases: Maps every spelling that the caller used to such a key.
+    :param why_raw: Why ``send/message`` can't be used, for error messages; ``None`` if
+        it can.
     """
 
     sender: Address
@@ -88,9 +103,11 @@ class Content:
 
 
 def read_content(message: Message, settings: Settings) -> Content:
-    """Read a message.
+    """Validate a message and parse its fields.
 
-    :raises MessageError: if Postal would refuse, lose or change it.
+    :param message: The message, with templates rendered and defaults merged.
+    :param settings: The settings with the default sender and ``POSTAL_REDIRECT_TO``.
+    :raises MessageError: if Postal would refuse, lose or change a part of the message.
     """
     content = Content(_sender(message, settings))
     _read_recipients(message, content)
@@ -115,12 +132,13 @@ def read_content(message: Message, settings: Settings) -> Content:
 
 
 def _loses_line_ends(content: Content) -> bool:
-    """Tell whether a body should not be written by Postal.
+    """Return whether the message needs ``send/raw`` to keep the line ends of its text.
 
-    Where Postal tracks, non-ASCII text that it wrote itself arrives with CR CR LF at
-    the end of each line. send/raw can prevent it. It is not used for this where it
-    costs something else: a tag would be visible to recipients, ``esp_extra`` may hold
-    what only send/message takes, and large files would stand in memory.
+    If Postal tracks a mail that it wrote itself (``send/message``), non-ASCII text
+    arrives with CR CR LF at the end of each line. ``send/raw`` can prevent it; see
+    :func:`.mime.build_mime`. It is not used where it has a worse side effect: a tag
+    would be visible to the recipients, ``esp_extra`` may contain fields that only
+    ``send/message`` knows, and large attachments would be held in memory.
     """
     if content.tag is not None or content.extra:
         return False
@@ -142,7 +160,7 @@ def _sender(message: Message, settings: Settings) -> Address:
 
 
 def _read_recipients(message: Message, content: Content) -> None:
-    """Fill to, cc, bcc and reply-to, each mailbox once."""
+    """Parse the addresses. A mailbox that is listed twice gets one mail."""
     keys: dict[tuple[str, str], str] = {}
     for name in ("recipients", "cc", "bcc"):
         place = content.to if name == "recipients" else getattr(content, name)
@@ -162,7 +180,10 @@ def _read_recipients(message: Message, content: Content) -> None:
 
 
 def _redirect(content: Content, address: Address) -> None:
-    """Send to this address alone; note the others in X-Original-To."""
+    """Replace all recipients by one, and list them in the X-Original-To header.
+
+    The original addresses stay valid keys of the result's ``recipients``.
+    """
     originals = ", ".join(a.addr_spec for a in content.recipients.values())
     content.headers["X-Original-To"] = originals
     content.to, content.cc, content.bcc = [address], [], []
@@ -181,7 +202,7 @@ def _read_text(message: Message, content: Content) -> None:
         if "/" not in media_type:
             media_type = f"text/{media_type}"  # as Flask-Mail has it
         if not MEDIA_TYPE.fullmatch(media_type):
-            raise MessageError(f"alts: {name!r} is no media type", field="alts")
+            raise MessageError(f"alts: {name!r} is not a media type", field="alts")
         if (text := _text(value, "alts")) is None:
             continue
         if media_type == "text/html" and content.html is None:
@@ -194,7 +215,10 @@ def _read_text(message: Message, content: Content) -> None:
 
 
 def _text(value: Any, name: str) -> str | None:
-    """Return a text, or ``None`` for a blank one, which Postal takes for none."""
+    """Evaluate a text; return ``None`` if it is blank.
+
+    Postal treats a blank body as missing (``NoContent``).
+    """
     if value is None:
         return None
     text = plain_text(value, name)
@@ -221,7 +245,7 @@ def _read_headers(message: Message, content: Content) -> None:
         content.tracked = False
         content.why_raw = "tracking is off"
     for name in ("bounce", "track_opens", "track_clicks"):
-        # The string "false" is true to Postal.
+        # Strings are refused, because Postal takes "false" for true.
         if not isinstance(getattr(message, name), bool | None):
             raise MessageError(f"{name} must be True, False or None", field=name)
     content.bounce = bool(message.bounce)
@@ -229,12 +253,13 @@ def _read_headers(message: Message, content: Content) -> None:
 
 
 def _check_headers(headers: Mapping[str, Any]) -> tuple[Headers, Any]:
-    """Check headers and gather the values of each name, whatever its case.
+    """Validate extra headers. Names are compared case-insensitively.
 
-    :returns: The headers, and the value of ``Sender``, which Postal takes as a
-        field of its own.
-    :raises MessageError: for a header that Postal would drop, corrupt or obey, and for
-        one that would not stay in its line.
+    :param headers: Values, or lists of values, by name.
+    :returns: The headers, without ``Sender``; and the value of ``Sender`` or ``None``,
+        because Postal has a separate field for it.
+    :raises MessageError: for a header that Postal would drop, overwrite or interpret,
+        that would corrupt the mail, or that contains line breaks.
     """
     field = "extra_headers"
     checked = Headers()
@@ -243,8 +268,8 @@ def _check_headers(headers: Mapping[str, Any]) -> tuple[Headers, Any]:
         name = header_text(raw_name, field, "a header name")
         if not _HEADER_NAME.fullmatch(name):
             raise MessageError(
-                f"{field}: {name!r} is no header name: ASCII without blanks and"
-                " colons, at most 76 characters",
+                f"{field}: {name!r} is not a valid header name; use ASCII without"
+                " whitespace and colons, at most 76 characters",
                 field=field,
             )
         low = name.lower()
@@ -292,8 +317,8 @@ def _message_id(value: Any) -> str:
         text = text[1:-1]
     if not (_MESSAGE_ID.fullmatch(text) and text.isascii() and len(text) <= 250):
         raise MessageError(
-            "message_id must look like unique@your.domain, in ASCII, without blanks and"
-            " of at most 250 characters",
+            "message_id must look like unique@your.domain, in ASCII, without whitespace"
+            " and with at most 250 characters",
             field="message_id",
         )
     return text
@@ -303,7 +328,8 @@ def _tag(value: Any) -> str | None:
     tag = header_text(value, "tags", "a tag").strip()
     if len(tag) > MAX_TAG:
         raise MessageError(
-            f"tags: a tag of {len(tag)} characters is too long; Postal takes {MAX_TAG}",
+            f"tags: a tag of {len(tag)} characters is too long; Postal accepts at most"
+            f" {MAX_TAG}",
             field="tags",
         )
     return tag or None

@@ -1,4 +1,9 @@
-"""``POSTAL_SEND_DEFAULTS``: fields that every message of an app gets."""
+"""Merge ``POSTAL_SEND_DEFAULTS`` into messages.
+
+The setting is a dict of :class:`.Message` parameters. Dicts are merged key by key with
+the message's own; ``cc``, ``bcc`` and ``attachments`` are added to the message's own;
+any other default applies only where the message has no value.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +18,18 @@ from .message import FIELDS, Message
 
 __all__ = ["Defaults"]
 
-#: Fields that a template may fill. Their defaults are merged after rendering, so that
-#: the template wins.
+#: Fields that a template can fill. Their defaults are merged after the template is
+#: rendered, so that the template takes precedence.
 _RENDERED = ("subject", "body", "html")
-#: Fields whose default is added to the message's own value.
+#: Lists whose default is added to the message's own items.
 _JOINED = ("cc", "bcc", "attachments")
 
 
 class Defaults:
-    """The default fields of one app's messages.
+    """The default values of one app's messages.
 
-    :raises ConfigurationError: if the setting is no message.
+    :param settings: The app's settings.
+    :raises ConfigurationError: if the setting has unknown or invalid parameters.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -31,19 +37,20 @@ class Defaults:
         self._sender = settings.default_sender
 
     def merge(self, message: Message) -> None:
-        """Fill the fields that a template can't fill."""
+        """Merge the defaults of all fields that a template can't fill."""
         if self._message is not None:
             for name in FIELDS:
                 if name not in _RENDERED:
                     _merge(message, name, getattr(self._message, name))
 
     def merge_content(self, message: Message) -> None:
-        """Fill subject, body, HTML and sender, as far as they are still unset."""
+        """Merge the defaults of subject, body, HTML and sender, after rendering."""
         if self._message is not None:
             for name in _RENDERED:
                 _merge(message, name, getattr(self._message, name))
         if not message.sender and self._sender is not None:
-            # So that receivers and a test's outbox see the sender.
+            # Sending would use the default anyway. Set here, it is also seen by
+            # receivers of signals and in recorded messages.
             message.sender = str(self._sender)
 
 
@@ -51,7 +58,7 @@ def _read(settings: Settings) -> Message | None:
     values = settings.send_defaults
     key = f"{settings.prefix}SEND_DEFAULTS"
     if unknown := sorted(set(values) - set(FIELDS)):
-        problem = f"a message has no {unknown[0]!r}"
+        problem = f"a message has no field {unknown[0]!r}"
     else:
         try:
             return Message(**values) if values else None
@@ -61,7 +68,7 @@ def _read(settings: Settings) -> Message | None:
 
 
 def _merge(message: Message, name: str, default: Any) -> None:
-    """Fill one field: dicts merge, some lists join, any other default gives way."""
+    """Merge the default of one field, as the module's docstring describes."""
     if default in (None, "", [], {}):
         return
     value = getattr(message, name)
@@ -77,13 +84,17 @@ def _merge(message: Message, name: str, default: Any) -> None:
 
 
 def _is_among(item: Any, items: list[Any]) -> bool:
-    """Tell whether a default is there already, as in a message rendered before."""
+    """Return whether a default was already added.
+
+    This is the case for a message that :meth:`.Postal.render` returned: its defaults
+    have been merged once, and its attachments are resolved.
+    """
     if item in items:
         return True
     return isinstance(item, Attachment) and bool(items) and item.resolved() in items
 
 
 def _missing(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the default headers that are not given, whatever their case."""
+    """Return the default headers that the message does not set, ignoring case."""
     names = {str(name).lower() for name in given}
     return {name: v for name, v in defaults.items() if str(name).lower() not in names}

@@ -1,4 +1,4 @@
-"""What an app wants to send: plain data, checked only when it is sent."""
+"""The message class. A message is plain data, and is validated when it is sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from .message_json import evaluated, from_json, json_dict, to_json
 
 __all__ = ["FIELDS", "Message"]
 
-#: The parameters of :class:`Message`, Flask-Mail's first and in its order.
+#: The parameters of :class:`Message`. Flask-Mail's come first and in its order, so that
+#: positional arguments mean the same.
 FIELDS = (
     "subject",
     "recipients",
@@ -47,50 +48,57 @@ FIELDS = (
 
 
 class Message:
-    """One mail.
+    """One message.
 
-    The names up to ``rcpt_options`` and their order are Flask-Mail's. Nothing is
-    checked here, but for types that could mean two things, and no app is needed:
-    :meth:`.Postal.send` refuses what Postal would lose or change. A message can be
-    pickled, and :meth:`to_dict` makes JSON of it, so that it goes through any task
-    queue.
+    The parameters up to ``rcpt_options`` have the names and the order of Flask-Mail's.
+
+    Creating a message needs no app and validates nothing, except that values which
+    could be read in two ways are refused. :meth:`.Postal.send` refuses a message if
+    Postal would lose or change a part of it. A message can be pickled, and
+    :meth:`to_dict` converts it to JSON, so that any task queue can carry it.
 
     An address is ``"ana@example.com"``, ``"Ana <ana@example.com>"``,
     ``("Ana", "ana@example.com")`` or an :class:`.Address`.
 
     :param subject: The subject.
-    :param recipients: One address or a list.
-    :param body: The plain text. It is never rendered as a template.
-    :param html: The HTML. It is never rendered as a template.
-    :param alts: Other forms of the same content: media type, such as
-        ``"text/calendar; method=REQUEST"``, -> text.
+    :param recipients: One address or a list. All recipients see these addresses; use
+        :meth:`.Postal.send_batch` for separate messages.
+    :param body: The plain text. It is not rendered as a template.
+    :param html: The HTML. It is not rendered as a template.
+    :param alts: Alternative forms of the content: texts by media type, such as
+        ``"text/calendar; method=REQUEST"``.
     :param sender: The From address; :data:`POSTAL_DEFAULT_SENDER` if not given.
-    :param cc: One address or a list, shown to all.
-    :param bcc: One address or a list, shown to nobody.
+    :param cc: One address or a list, visible to all recipients.
+    :param bcc: One address or a list, visible to no recipient.
     :param attachments: :class:`.Attachment` objects or tuples of their parameters; see
         :meth:`attach`, :meth:`attach_file` and :meth:`embed`.
     :param reply_to: One address or a list.
-    :param date: The Date header: an aware datetime or seconds since 1970; now if not
-        given.
+    :param date: The Date header: an aware datetime, or seconds since 1970; the time of
+        sending if not given.
     :param charset: ``None`` or ``"utf-8"``; Postal sends nothing else.
-    :param extra_headers: Header name -> value, or list of values. ``Sender`` becomes
-        Postal's ``sender``.
-    :param mail_options: Flask-Mail's; unsupported.
-    :param rcpt_options: Flask-Mail's; unsupported.
-    :param message_id: The Message-ID, with or without angle brackets; made by Postal
-        if not given.
-    :param tags: The tag, at most 255 characters. Postal keeps one.
-    :param metadata: Anymail's; unsupported.
-    :param bounce: ``True`` sends with a null envelope sender, as bounces are.
-    :param track_opens: ``False``, with ``track_clicks=False``, keeps Postal's tracking
-        away from this mail. Turning it on is a setting of the server.
+    :param extra_headers: Values, or lists of values, by header name. ``Sender`` sets
+        the visible Sender header; the envelope sender is always Postal's return path.
+    :param mail_options: A parameter of Flask-Mail, unsupported.
+    :param rcpt_options: A parameter of Flask-Mail, unsupported.
+    :param message_id: The Message-ID, with or without angle brackets; generated if not
+        given.
+    :param tags: The tag, at most 255 characters, or a list with one tag. Postal keeps
+        one tag per message.
+    :param metadata: A parameter of django-anymail, unsupported.
+    :param bounce: ``True`` sends the message with a null envelope sender (``<>``), as
+        bounces are sent.
+    :param track_opens: ``False``, together with ``track_clicks=False``, turns Postal's
+        tracking off for this message. It can only be turned on in the settings of the
+        mail server.
     :param track_clicks: See ``track_opens``.
-    :param send_at: Anymail's; unsupported.
-    :param template: The name of Jinja templates without their ending:
-        ``"email/welcome"`` renders ``email/welcome.txt``, ``.html`` and ``.subject``.
-    :param context: What the templates get.
-    :param esp_extra: A dict that is merged into the JSON sent to Postal, for features
-        that have no parameter here.
+    :param send_at: A parameter of django-anymail, unsupported.
+    :param template: The name of Jinja templates without the file extension:
+        ``"email/welcome"`` renders ``email/welcome.txt``, ``.html`` and ``.subject``,
+        as far as they exist.
+    :param context: The context of the templates.
+    :param esp_extra: A dict that is merged into the JSON for Postal, for features that
+        have no parameter here.
+    :raises MessageError: if a value has a wrong type or is ambiguous.
     """
 
     def __init__(
@@ -145,7 +153,7 @@ class Message:
         self.esp_extra: dict[str, Any] = _dict(esp_extra, "esp_extra")
 
     def add_recipient(self, recipient: AddressLike) -> None:
-        """Add one recipient."""
+        """Append one address to ``recipients``."""
         self.recipients.append(recipient)
 
     def attach(
@@ -158,10 +166,12 @@ class Message:
         """Attach data.
 
         :param filename: The name that the recipient sees.
-        :param content_type: The media type; guessed from the name if not given.
-        :param data: Bytes, text (sent as UTF-8) or an open file, which is read at once.
-        :param disposition: ``"attachment"``, or ``"inline"`` to have it shown.
-        :raises MessageError: if the data is nothing of these.
+        :param content_type: The media type; guessed from the file name if not given.
+        :param data: Bytes, text (sent as UTF-8) or an open file, which is read
+            immediately.
+        :param disposition: ``"attachment"``, or ``"inline"`` for a part that mail
+            programs show in the message.
+        :raises MessageError: if the data is none of these.
         """
         self.attachments.append(Attachment(filename, content_type, data, disposition))
 
@@ -171,17 +181,16 @@ class Message:
         filename: str | None = None,
         content_type: str | None = None,
     ) -> None:
-        """Attach a file, which is read when the mail is sent.
+        """Attach a file, which is read when the message is sent.
 
-        :param path: The file.
-        :param filename: The name that the recipient sees; the file's own if not given.
-        :param content_type: The media type; guessed from the name if not given.
+        :param path: The path of the file.
+        :param filename: The name that the recipient sees; that of the file if not
+            given.
+        :param content_type: The media type; guessed from the file name if not given.
         """
         if filename is None:
             filename = str(path).replace("\\", "/").rpartition("/")[2]
-        self.attachments.append(
-            Attachment(filename, content_type, path=path)  # its size is asked later
-        )
+        self.attachments.append(Attachment(filename, content_type, path=path))
 
     def embed(
         self,
@@ -190,14 +199,19 @@ class Message:
         data: Any = None,
         cid: str | None = None,
     ) -> str:
-        """Embed an image that the HTML shows.
+        """Attach an image inline, to be shown in the HTML.
 
         ::
 
             cid = message.embed("logo.png", "image/png", data)
             message.html = f'<img src="cid:{cid}" alt="Acme">'
 
-        :returns: The content id, made up unless given.
+        :param filename: The name of the image.
+        :param content_type: The media type; guessed from the file name if not given.
+        :param data: Bytes or an open file, which is read immediately.
+        :param cid: The content id, without angle brackets; generated if not given.
+        :returns: The content id.
+        :raises MessageError: if the data is neither bytes, text nor a file.
         """
         cid = cid or f"{secrets.token_hex(12)}@flask-postal"
         self.attachments.append(
@@ -206,13 +220,18 @@ class Message:
         return cid
 
     def copy(self) -> Self:
-        """Return a copy that can be changed without changing this one."""
+        """Return a copy that can be changed without changing the original.
+
+        Lists and dicts are copied; their items are shared.
+        """
         return copy.copy(self)
 
     def resolved(self) -> Self:
-        """Return a copy in which lazy strings are evaluated and files are read.
+        """Return a copy with lazy strings evaluated and files read.
 
-        :raises MessageError: if that is not possible.
+        The context of the template is left as it is.
+
+        :raises MessageError: if a file can't be read or a string can't be encoded.
         """
         resolved = self.copy()
         for name in FIELDS:
@@ -222,12 +241,13 @@ class Message:
         return resolved
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the message as a dict that JSON can carry.
+        """Return the message as a dict that can be serialized as JSON.
 
-        Attachments are in base64, times in ISO 8601; what is unset is left out.
+        Attachments are encoded in base64, times in ISO 8601. Empty fields are omitted.
 
-        :raises MessageError: if the context of the template is not JSON;
-            :meth:`.Postal.render` renders it before.
+        :raises MessageError: if a field can't be represented in JSON. If it is the
+            context of the template, render the message with :meth:`.Postal.render`
+            first.
         """
         message = self.resolved()
         values = {name: getattr(message, name) for name in FIELDS}
@@ -239,18 +259,18 @@ class Message:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Make the message that :meth:`to_dict` was called on.
+        """Create a message from the dict that :meth:`to_dict` has returned.
 
-        :raises MessageError: for a key that is no parameter.
+        :raises MessageError: for a key that is not a parameter of :class:`Message`.
         """
         if unknown := content.keys() - set(FIELDS):
-            raise MessageError(f"a message has no {', '.join(sorted(unknown))}")
+            raise MessageError(f"a message has no field {', '.join(sorted(unknown))}")
         return cls(**{name: from_json(name, value) for name, value in content.items()})
 
     def __copy__(self) -> Self:
-        """Copy the lists and dicts too, and share what is in them.
+        """Copy the message, its lists and its dicts; share the items.
 
-        :raises MessageError: if an attribute has been set to what can't be one.
+        :raises MessageError: if an attribute has been set to a value of a wrong type.
         """
         other = self.__class__.__new__(self.__class__)
         state = other.__dict__
@@ -259,12 +279,16 @@ class Message:
             value = state[name]
             if type(value) is list or type(value) is dict:
                 state[name] = value.copy()
-            else:  # somebody has assigned a single address, a tuple, None, ...
+            else:  # the app has assigned a single address, a tuple, None, ...
                 state[name] = tidy(value, name)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the resolved message: queues know neither our files nor our locale."""
+        """Pickle the resolved message.
+
+        The process that unpickles it may not have the files, and would evaluate lazy
+        strings in another locale.
+        """
         state = self.resolved().__dict__
         state["context"] = json_dict(self.context, "context")
         return state
@@ -284,7 +308,7 @@ class Message:
             return NotImplemented
         return self.__dict__ == other.__dict__
 
-    # It can be changed.
+    # Mutable, so not hashable.
     __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
@@ -292,9 +316,10 @@ class Message:
 
 
 def address_list(value: Any, field: str) -> list[Any]:
-    """Make a list of one address or several, unchecked.
+    """Return a list of addresses, given one or several. They are not validated.
 
-    :raises MessageError: for a tuple that may mean one address or two.
+    :raises MessageError: for a tuple that may be two addresses, or a name with an
+        address.
     """
     if type(value) is list:
         return value.copy()
@@ -303,7 +328,7 @@ def address_list(value: Any, field: str) -> list[Any]:
     if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], tuple):
         if isinstance(value[0], str) and "@" in value[0]:
             raise MessageError(
-                f"{field}: is {value!r} two addresses, or one with a name? Write a"
+                f"{field}: {value!r} may be two addresses, or one with a name; pass a"
                 " list",
                 field=field,
             )
@@ -324,7 +349,7 @@ def _dict(value: Any, field: str) -> dict[str, Any]:
 
 
 def _headers(value: Any, field: str) -> dict[str, Any]:
-    """Make a dict of headers; a name that comes several times gets a list."""
+    """Return a dict of headers. A name that occurs repeatedly gets a list."""
     if value is None or isinstance(value, Mapping):
         return _dict(value, field)
     headers: dict[str, Any] = {}

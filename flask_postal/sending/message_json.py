@@ -1,4 +1,4 @@
-"""A message as JSON, for task queues and stores."""
+"""Convert the fields of a message to JSON and back, for task queues and databases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMES = frozenset({"date", "send_at"})
 
 
 def evaluated(value: Any) -> Any:
-    """Turn lazy strings into strings, wherever they are."""
+    """Evaluate lazy strings, including those in lists, tuples and dicts."""
     if value is None or type(value) in (str, bytes, bool, int, float):
         return value
     if is_text(value):
@@ -36,9 +36,11 @@ def evaluated(value: Any) -> Any:
 
 
 def to_json(name: str, value: Any) -> Any:
-    """Turn the value of a field, evaluated, into what JSON can carry.
+    """Convert the value of a field to something that JSON can represent.
 
-    :raises MessageError: if it can't.
+    :param name: The name of the field.
+    :param value: Its value, with lazy strings evaluated.
+    :raises MessageError: if JSON can't represent it.
     """
     if name == "attachments":
         return [_attachment_to_json(attachment) for attachment in value]
@@ -52,7 +54,7 @@ def to_json(name: str, value: Any) -> Any:
 
 
 def from_json(name: str, value: Any) -> Any:
-    """Undo :func:`to_json`."""
+    """Convert a value back that :func:`to_json` has returned."""
     if name == "attachments":
         return [
             Attachment(**{**item, "data": base64.b64decode(item["data"])})
@@ -68,12 +70,14 @@ def from_json(name: str, value: Any) -> Any:
 
 
 def json_dict(value: dict[str, Any], field: str) -> dict[str, Any]:
-    """Return a dict with lazy strings evaluated, if JSON can carry it unchanged.
+    """Return a dict with lazy strings evaluated, if JSON can represent it exactly.
 
-    :raises MessageError: if it can't.
+    :param value: The dict.
+    :param field: The field that it belongs to, for the error message.
+    :raises MessageError: if JSON can't represent it.
     """
     cure = (
-        "render the message before, with postal.render(message)"
+        "render the message first, with postal.render(message)"
         if field == "context"
         else "use strings, numbers, lists and dicts"
     )
@@ -88,15 +92,15 @@ def json_dict(value: dict[str, Any], field: str) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
-    """Evaluate lazy strings; refuse what JSON would silently change."""
+    """Evaluate lazy strings; refuse values that JSON would silently change."""
     if hasattr(value, "__html__"):
-        # A plain string in its place would be escaped where this one is not.
+        # JSON would turn Markup into a plain string, which templates escape.
         raise TypeError(f"{type(value).__name__} is markup")
     if is_text(value):
         return plain_text(value, "context")
     if isinstance(value, Mapping):
         if not all(is_text(key) for key in value):
-            raise TypeError("a key is no string")
+            raise TypeError("a key is not a string")
         return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json_value(item) for item in value]

@@ -1,8 +1,14 @@
-"""The whole mail for send/raw.
+"""Write the complete mail for ``send/raw`` in MIME.
 
-Postal puts links and a pixel of its own into every text part that it finds, attached
-files included, but it does not look into a multipart/mixed within a multipart/mixed.
-So text attachments stand in an inner one, and so does everything when tracking is off.
+The mail is written by hand, because :mod:`email` is slow: of the 490 us that a small
+mail took with its generator, 450 us were spent there. Only text that has been
+validated by :mod:`.content` gets here, so that no header can contain a line break.
+
+The structure of the mail depends on how Postal tracks. Postal rewrites links and adds a
+pixel in every text part that it finds, including attached files, whose bytes it
+changes. It searches the top level and multipart/alternative or multipart/related, but
+not a multipart/mixed inside a multipart/mixed. Text attachments are therefore put into
+an inner multipart/mixed; and if tracking is off for the message, so is the body.
 """
 
 from __future__ import annotations
@@ -22,26 +28,33 @@ from .content import Content
 
 __all__ = ["build_mime", "encoded_words"]
 
-#: An SMTP line holds 998 characters; shorter ones survive more.
+#: Longest line of text that is sent without base64. SMTP allows 998 characters; this
+#: leaves room for servers that add or count some.
 _MAX_LINE = 900
-#: Characters after which a header is folded, as RFC 5322 asks for.
+#: Characters after which a header is folded. RFC 5322 recommends lines of at most 78.
 _FOLDED = 76
 _CHARSET = re.compile(r";\s*charset\s*=\s*(?:\"[^\"]*\"|[^;\s]*)", re.IGNORECASE)
 _ESCAPED = re.compile(r'["\\]')
-# What Postal takes for a text, wherever in a Content-Type it stands.
+# Postal treats a part as text if its Content-Type contains one of these anywhere.
 _LIKE_TEXT = re.compile("text/(?:html|plain)")
 
 
-#: Bytes of UTF-8 in one encoded word. RFC 2047 allows 45; with these it still fits
-#: into the first line, behind the header's name, and none is left blank.
+#: Bytes of UTF-8 in one encoded word. RFC 2047 allows 45. With 30, the first word still
+#: fits into the header's first line after its name, so that this line is never folded
+#: before the first word and left blank.
 _WORD = 30
-#: An SMTP line is at most 998 characters long, and only folds at a blank.
+# A word that is too long for an SMTP line of 998 characters. Headers can only be folded
+# at whitespace, so that such a word has to be encoded.
 _UNFOLDABLE = re.compile(r"\S{900}")
 
 
 @dataclass(slots=True)
 class _Part:
-    """A part, ready to be written: a body in lines that end in CRLF, or parts."""
+    """A MIME part: either a body, encoded for transfer, or a list of parts.
+
+    :param media_type: The value of its Content-Type header.
+    :param headers: Its other headers.
+    """
 
     media_type: str
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -50,9 +63,14 @@ class _Part:
 
 
 def build_mime(content: Content) -> bytes:
-    """Write the mail.
+    """Return the mail as bytes.
 
-    There is no Bcc header: Postal would pass it on.
+    It has no Bcc header, which Postal would deliver verbatim. Its lines end in CRLF:
+    Postal checks the From header only if CRLF CRLF separates the headers from the body.
+    The base64 of non-ASCII text is the same as of LF text; see :func:`_text`.
+
+    :param content: The message. Its ``message_id`` must be set.
+    :raises MessageError: if an attached file can't be read.
     """
     root = _structure(content)
     root.headers = [*_headers(content), ("MIME-Version", "1.0"), *root.headers]
@@ -62,7 +80,7 @@ def build_mime(content: Content) -> bytes:
 def _write(part: _Part) -> Iterable[bytes]:
     media_type, boundary = part.media_type, ""
     if part.parts is not None:
-        # Of 96 random bits: no content has it.
+        # 96 random bits; searching the content for collisions is not necessary.
         boundary = f"=_{token_hex(12)}"
         media_type = f'{media_type}; boundary="{boundary}"'
     headers = [*part.headers, ("Content-Type", media_type)]
@@ -79,13 +97,13 @@ def _write(part: _Part) -> Iterable[bytes]:
 
 
 def _folded(line: str) -> str:
-    """Fold a header at its blanks; whoever unfolds it gets it back."""
+    """Fold a header line at whitespace, without adding or removing any."""
     if len(line) <= _FOLDED:
         return line
     pieces: list[str] = []
     length = 0
     for word in re.findall(r"[ \t]*[^ \t]+|[ \t]+", line):
-        # Not before the first word of the value: some programs lose it then.
+        # Not before the first word of the value, which some mail programs then lose.
         if length + len(word) > _FOLDED and len(pieces) > 1 and word[0] in " \t":
             pieces.append("\r\n")
             length = 0
@@ -116,11 +134,11 @@ def _headers(content: Content) -> Iterable[tuple[str, str]]:
 
 
 def _structure(content: Content) -> _Part:
-    """Nest the parts: alternative > related, in mixed with what is attached."""
+    """Nest the parts: mixed > alternative > related, as far as each is needed."""
     inline = [a for a in content.attachments if a.content_id is not None]
     attached = [a for a in content.attachments if a.content_id is None]
     if content.html is None:
-        # Nothing that could show them.
+        # There is no HTML to show inline images, so attach them.
         inline, attached = [], inline + attached
     body = _body(content, inline)
     bodies = [] if body is None else [body]
@@ -135,7 +153,7 @@ def _structure(content: Content) -> _Part:
 
 
 def _is_rewritten(part: _Part) -> bool:
-    """Tell whether Postal would put links into an attached file."""
+    """Return whether Postal would rewrite links in an attached file."""
     media_type = part.media_type
     return media_type.lower().startswith("text/") or bool(_LIKE_TEXT.search(media_type))
 
@@ -147,9 +165,9 @@ def _body(content: Content, inline: list[Attachment]) -> _Part | None:
     if content.html is not None:
         html = _text(content.html, "text/html")
         if inline:
-            # Without the type= of RFC 2387: where Postal tracks, it takes every part
-            # with "text/html" anywhere in its Content-Type for HTML, and the recipient
-            # would see the source of this one.
+            # Without the type="text/html" that RFC 2387 requires: Postal would take
+            # the multipart for an HTML part and rewrite it when it tracks, and the
+            # recipient would see its raw MIME.
             html = _multipart("related", [html, *map(_file, inline)])
         forms.append(html)
     forms += [_text(text, media_type) for media_type, text in content.alternatives]
@@ -163,14 +181,16 @@ def _multipart(subtype: str, parts: list[_Part]) -> _Part:
 
 
 def _text(text: str, media_type: str) -> _Part:
-    # Whatever charset an alternative claims: this is what it is written in.
+    # Replaces a charset that the caller has given for an alternative: the text is
+    # always written in UTF-8.
     media_type = f'{_CHARSET.sub("", media_type)}; charset="utf-8"'
     data = text.replace("\r\n", "\n").replace("\r", "\n").encode()
     if data.isascii() and b"\0" not in data and _longest_line(data) <= _MAX_LINE:
         encoding, body = "7bit", data.replace(b"\n", b"\r\n")
     else:
-        # Where Postal tracks, non-ASCII text keeps its line ends only in base64 of
-        # lines that end in LF; all else arrives with CR CR LF.
+        # When Postal rewrites non-ASCII text for tracking, it arrives with CR CR LF at
+        # the end of each line if it was sent as quoted-printable, 8bit, or base64 of
+        # lines that end in CRLF. Base64 of lines that end in LF arrives unchanged.
         encoding, body = "base64", _base64_lines(data)
     return _Part(media_type, [("Content-Transfer-Encoding", encoding)], body)
 
@@ -186,7 +206,7 @@ def _file(attachment: Attachment) -> _Part:
     if attachment.content_id is not None:
         headers.append(("Content-ID", f"<{attachment.content_id}>"))
     if media_type.lower().startswith("message/rfc822"):
-        # As it is: base64 is forbidden for it (RFC 2046).
+        # RFC 2046 forbids base64 for message/rfc822.
         body = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         headers.append(
             ("Content-Transfer-Encoding", "7bit" if data.isascii() else "8bit")
@@ -197,23 +217,24 @@ def _file(attachment: Attachment) -> _Part:
 
 
 def _filename(attachment: Attachment) -> str:
-    """Write the parameter that names a file, by RFC 2231 where it is needed."""
+    """Return the parameter with the file name, encoded by RFC 2231 if necessary."""
     name = "" if attachment.filename is None else str(attachment.filename)
     if not name:
         return ""
-    # Postal adds a backslash to what is escaped in a quoted name when it tracks.
+    # A name with a quote or backslash is encoded rather than escaped: when Postal
+    # tracks, it adds another backslash.
     if name.isascii() and name.isprintable() and not _ESCAPED.search(name):
         return f'; filename="{name}"'
     encoded = encode_rfc2231(name, "utf-8")
     if len(encoded) <= _MAX_LINE:
         return f"; filename*={encoded}"
-    # Too long for a line: in pieces, none of which ends inside of a %XX.
+    # Too long for one line. Split it into pieces (RFC 2231), not within a %XX.
     pieces = re.findall(r"(?:%..|[^%]){1,50}", encoded)
     return "".join(f"; filename*{n}*={piece}" for n, piece in enumerate(pieces))
 
 
 def _base64_lines(data: bytes) -> bytes:
-    """Encode in lines of 76 characters."""
+    """Encode in base64, in lines of 76 characters that end in CRLF."""
     text = binascii.b2a_base64(data, newline=False)
     return b"\r\n".join([text[at : at + 76] for at in range(0, len(text), 76)])
 
@@ -222,7 +243,7 @@ def _base64_lines(data: bytes) -> bytes:
 
 
 def encoded_words(text: str) -> str:
-    """Encode text as RFC 2047 encoded words, never dividing a character."""
+    """Encode text as RFC 2047 encoded words, without splitting a character."""
     chunks: list[bytes] = []
     chunk = b""
     for character in text:
@@ -236,7 +257,7 @@ def encoded_words(text: str) -> str:
 
 
 def mime_text(text: str) -> str:
-    """Write unstructured header text as ASCII that reads back to the same."""
+    """Return unstructured header text as ASCII that decodes to the same text."""
     if (
         text.isascii()
         and text.isprintable()
@@ -249,7 +270,7 @@ def mime_text(text: str) -> str:
 
 
 def mime_address(address: Address) -> str:
-    """Write an address as ASCII for a header."""
+    """Return an address as ASCII for a header."""
     name = address.display_name
     if not name:
         return address.addr_spec

@@ -1,7 +1,9 @@
-"""Chooses the endpoint and makes what goes over the wire.
+"""Serialize a validated message as a request to one of Postal's two endpoints.
 
-Postal has two endpoints. ``send/message`` takes fields and writes the mail itself;
-``send/raw`` takes a whole mail. The first is used wherever it can say what is wanted.
+``send/message`` takes fields, from which Postal writes the mail. ``send/raw`` takes a
+complete mail in MIME. The first is used unless it would change the message
+(:attr:`.Content.why_raw`): Postal's mails are known to work, attachments need not be
+held in memory, and the tag is not visible to recipients.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from .mime import build_mime, encoded_words
 
 __all__ = ["Base64", "Body", "BodyStream", "Prepared", "raw_body", "serialize"]
 
+# Fields of send/message that send/raw does not have, and the parameters to use instead.
 _NOT_RAW = {
     "from": "sender=",
     "sender": 'extra_headers={"Sender": ...}',
@@ -32,6 +35,7 @@ _NOT_RAW = {
     "tag": "tags=",
 }
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+# Fields that esp_extra can't set, because they would bypass validation.
 _NEVER = {
     "to": "recipients=",
     "cc": "cc=",
@@ -46,14 +50,15 @@ _NEVER = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checked message, ready to be delivered.
+    """A validated and serialized message, ready to be sent.
 
-    :param endpoint: ``"send/message"`` or ``"send/raw"``.
-    :param recipients: The envelope recipients, each mailbox once, by the address as
-        the caller first wrote it.
-    :param aliases: Every spelling the caller used -> that address.
-    :param message_id: The Message-ID, if it is ours.
-    :param body: The JSON.
+    :param endpoint: The endpoint, ``"send/message"`` or ``"send/raw"``.
+    :param recipients: The envelope recipients, each mailbox once, keyed by the address
+        as the caller first wrote it.
+    :param aliases: Maps every spelling that the caller used to such a key.
+    :param message_id: The Message-ID, without angle brackets; ``None`` if Postal will
+        generate it.
+    :param body: The JSON of the request.
     """
 
     endpoint: str
@@ -64,7 +69,9 @@ class Prepared:
 
 
 def serialize(content: Content) -> Prepared:
-    """Choose the endpoint and write the request. Nothing is sent.
+    """Write the request for a message.
+
+    A mail for ``send/raw`` gets a Message-ID here, because Postal adds none.
 
     :raises MessageError: if ``esp_extra`` can't be merged, or a file can't be read.
     """
@@ -87,11 +94,13 @@ def raw_body(
     bounce: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> Body:
-    """Write a request to ``send/raw`` from a finished mail.
+    """Write a request to ``send/raw`` for a complete mail.
 
-    :param sender: The envelope sender, a bare address.
-    :param recipients: The envelope recipients, bare addresses.
-    :param mime: The mail, as :func:`.build_mime` writes it.
+    :param sender: A bare address. Postal reports it as the sender in events and in its
+        API; the envelope sender is always Postal's return path.
+    :param recipients: The envelope recipients, as bare addresses: Postal does not
+        strip names here.
+    :param mime: The mail, as :func:`.build_mime` returns it.
     :param bounce: Whether Postal sends it with a null envelope sender.
     :param extra: Further fields of the request.
     """
@@ -166,11 +175,11 @@ def _merge_extra(
 ) -> None:
     for key, value in extra.items():
         if key in refused:
-            where = f"send/raw, which this message needs ({why_raw})"
+            where = f"with send/raw, which this message needs ({why_raw})"
             if key in _NEVER:
-                where = "esp_extra, where nothing would check it"
+                where = "here, where it would not be validated"
             raise MessageError(
-                f"esp_extra: {key!r} can't be said in {where}; use {refused[key]}",
+                f"esp_extra: {key!r} can't be set {where}; use {refused[key]}",
                 field="esp_extra",
             )
         if key == "bounce" and not isinstance(value, bool):
@@ -181,7 +190,8 @@ def _merge_extra(
             parse_address(value, "esp_extra")
         if key == "tag" and len(str(value)) > MAX_TAG:
             raise MessageError(
-                f"esp_extra: a tag has at most {MAX_TAG} characters", field="esp_extra"
+                f"esp_extra: Postal accepts at most {MAX_TAG} characters for a tag",
+                field="esp_extra",
             )
         if key in _NOT_RAW and key not in ("plain_body", "html_body"):
             value = header_text(value, "esp_extra", key)
@@ -192,38 +202,43 @@ def _dump(fields: Mapping[str, Any]) -> bytes:
     try:
         return _to_json(fields).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        # All other fields have been checked.
+        # It can only be esp_extra: all other fields have been validated.
         problem = f"esp_extra can't be written as JSON: {error}"
     raise MessageError(problem, field="esp_extra")
 
 
 def json_text(text: str) -> str:
-    """Write header text for Postal's JSON.
+    """Return header text for the JSON of ``send/message``.
 
-    Postal encodes non-ASCII text itself, and takes text that looks like an encoded
-    word for one.
+    Postal encodes non-ASCII text itself. Text that looks like an encoded word is
+    encoded here, because Postal would take it for one and show the decoded text.
     """
     return encoded_words(text) if "=?" in text else text
 
 
 def json_address(address: Address) -> str:
-    """Write an address for Postal's JSON."""
+    """Return an address for the JSON of ``send/message``."""
     name = address.display_name
     if "=?" in name:
         return f"{encoded_words(name)} <{address.addr_spec}>"
     return f"{quote_name(name)} <{address.addr_spec}>" if name else address.addr_spec
 
 
-# ---- the bytes
+# ---- the body of a request
 
-#: Bytes in one piece. A time-out counts for one piece at a time, so that a slow line
-#: can carry a large mail.
+#: Most bytes in one piece of a body: the base64 of :data:`.attachment.READ_SIZE`. The
+#: time-out applies to each piece, so that a large mail can be sent over a slow
+#: connection.
 PIECE = 76 * 1024
 
 
 class Base64:
-    """The base64 of an attachment, encoded in pieces, so that it never stands in
-    memory as a whole."""
+    """The base64 of an attachment, encoded while it is sent.
+
+    Only one piece is in memory at a time.
+
+    :param attachment: The attachment. Its size is read now, for the Content-Length.
+    """
 
     __slots__ = ("_attachment", "_size")
 
@@ -235,9 +250,10 @@ class Base64:
         return (self._size + 2) // 3 * 4
 
     def pieces(self) -> Iterator[bytes]:
-        """Produce the text.
+        """Iterate over the base64 in pieces.
 
-        :raises MessageError: if a file is not what it was when the mail was prepared.
+        :raises MessageError: if a file can't be read, or has another size than when the
+            request was prepared. The Content-Length would be wrong.
         """
         size = 0
         for piece in self._attachment.pieces():
@@ -247,16 +263,18 @@ class Base64:
             yield binascii.b2a_base64(piece, newline=False)
         if size != self._size:
             raise MessageError(
-                f"attachments: {self._attachment.path} was changed while it was being"
+                f"attachments: {self._attachment.path} has changed while it was being"
                 " sent",
                 field="attachments",
             )
 
 
 class Body:
-    """JSON, ready to be sent any number of times.
+    """The body of a request. It can be sent any number of times.
 
-    :param parts: What the body consists of, in order.
+    :param parts: JSON, interspersed with attachments that are encoded while the body is
+        sent.
+    :ivar length: Bytes of the whole body.
     """
 
     __slots__ = ("_parts", "length")
@@ -266,7 +284,7 @@ class Body:
         self.length: int = sum(len(part) for part in parts)
 
     def pieces(self) -> Iterator[bytes]:
-        """Produce the body, at most :data:`PIECE` bytes at a time."""
+        """Iterate over the body in pieces of at most :data:`PIECE` bytes."""
         for part in self._parts:
             if isinstance(part, Base64):
                 yield from part.pieces()
@@ -279,15 +297,17 @@ class Body:
 
 
 class BodyStream:
-    """One attempt to send a body: an iterable that notes when it is begun.
+    """The body of one attempt to send: an iterable that records when it is begun.
 
-    An error of the network alone does not tell whether a mail may have left: a reset
-    during the TLS handshake looks like one after the last byte. A body of which no
-    piece has been taken surely has not left.
+    ``maybe_sent`` is derived from it. A network error alone doesn't reveal whether the
+    message may have been sent: a reset during the TLS handshake raises the same error
+    as one after the last byte. But as long as urllib3 has not taken the first piece, no
+    part of the message can have left, and the request can be retried without causing a
+    duplicate.
 
-    :ivar begun: Whether a piece has been taken.
-    :ivar error: Why the body could not be produced to its end. Postal, which was
-        promised more, takes no part of it.
+    :ivar begun: Whether the first piece has been taken.
+    :ivar error: The error that ended the body early. Postal has received less than the
+        Content-Length announced, and queues nothing.
     """
 
     __slots__ = ("_body", "begun", "error")
@@ -298,9 +318,9 @@ class BodyStream:
         self.error: MessageError | None = None
 
     def whole(self) -> bytes:
-        """Return the body in one piece, for mocks; nothing of it counts as taken.
+        """Return the body in one piece, for mocks. It does not count as begun.
 
-        :raises MessageError: if it can't be produced.
+        :raises MessageError: if a file can't be read.
         """
         return b"".join(self._body.pieces())
 
@@ -309,8 +329,8 @@ class BodyStream:
         try:
             yield from self._body.pieces()
         except MessageError as error:
-            # Raised from here it would carry the frames of urllib3, and the API key
-            # in them, in its traceback: it is kept until they are gone.
+            # Raised from here, its traceback would include urllib3's frames, which
+            # have the API key in local variables. ConnectionPool.post raises it later.
             self.error = error.with_traceback(None)
         else:
             return

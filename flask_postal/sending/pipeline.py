@@ -1,14 +1,15 @@
 """Send pipeline: merge defaults, render templates, emit signals, validate, call the
 API, report the result.
 
-:meth:`SendPipeline.send` runs all steps; :meth:`.Postal.send` is this method. Code that
-stands above, such as ``send_many`` or a store of messages, calls the steps one by one:
+:meth:`SendPipeline.send` runs all steps and is what :meth:`.Postal.send` calls. Code
+that needs to do something in between, such as ``send_many`` or a store of messages,
+calls the steps one by one:
 
 1. :meth:`~SendPipeline.complete`: merge defaults and render templates, by
    :attr:`~SendPipeline.defaults` and :func:`.render_templates`
 2. :meth:`~SendPipeline.announce`: emit ``message_sending``
-3. :meth:`~SendPipeline.check`: validate, and decide what Postal is asked for
-4. :meth:`~SendPipeline.serialize`: write JSON or MIME
+3. :meth:`~SendPipeline.check`: validate, and decide which endpoint is needed
+4. :meth:`~SendPipeline.serialize`: write the request as JSON, with MIME if necessary
 5. :meth:`~SendPipeline.post`: call the API
 6. :meth:`~SendPipeline.report`: emit ``message_sent`` or ``send_failed``
 """
@@ -45,11 +46,11 @@ _log = logging.getLogger("flask_postal.sending")
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A message that has passed every step before the call of the API.
+    """A message after all steps that precede the API call.
 
-    :param message: The completed copy.
+    :param message: The completed copy of the message.
     :param prepared: The request; ``None`` if a receiver cancelled the message.
-    :param suppressed: Whether it is not to be sent.
+    :param suppressed: Whether sending is suppressed.
     """
 
     message: Message
@@ -60,11 +61,12 @@ class Ready:
 class SendPipeline:
     """Sends the messages of one app through one Postal server.
 
-    :param postal: The extension, which receivers of signals get as ``postal``.
-    :param transport: Calls the API; over HTTP if not given.
-    :param capabilities: Features that can be had beyond Postal's own, such as
-        ``"send_at"``, because the layer above provides them.
-    :raises ConfigurationError: if the default fields are no message.
+    :param settings: The app's settings.
+    :param postal: The extension object, which is passed to receivers of signals.
+    :param transport: Calls the API; an :class:`.HTTPTransport` if not given.
+    :param capabilities: Names of features that Postal lacks but the calling layer
+        provides, such as ``"send_at"``. Messages may use them.
+    :raises ConfigurationError: if ``POSTAL_SEND_DEFAULTS`` is invalid.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class SendPipeline:
         self.report(app, ready.message, result)
         return result
 
-    # ---- in the app's thread, before the call
+    # ---- before the API call, in the app's thread
 
     def ready(self, app: Flask, message: Message) -> Ready:
-        """Run every step that needs the app, up to the request.
+        """Run all steps that need the app, up to the serialized request.
 
-        :raises MessageError: if the message can't be sent; it is reported.
+        Errors of Flask-Postal are reported by ``send_failed`` before they are raised.
+
+        :raises MessageError: if the message is invalid.
         """
         if self._warns_of_sandbox:
             self._warn_of_sandbox(app)
@@ -116,7 +120,7 @@ class SendPipeline:
     def complete(self, app: Flask, message: Message) -> Message:
         """Return a copy with the defaults merged and the templates rendered.
 
-        :raises MessageError: if there is no template of that name.
+        :raises MessageError: if the template does not exist.
         """
         if not isinstance(message, Message):
             raise MessageError(
@@ -130,16 +134,18 @@ class SendPipeline:
         return message
 
     def announce(self, app: Flask, message: Message) -> Message:
-        """Emit ``message_sending``, and return the message as receivers left it.
+        """Emit ``message_sending``, and return the message as receivers changed it.
 
-        :raises CancelSend: if a receiver stops the message, and whatever else it
-            raises.
+        :raises CancelSend: if a receiver stops the message. Other exceptions of
+            receivers propagate too.
         """
         if not message_sending.receivers:
             return message
         for receiver in message_sending.receivers_for(app):
             call_receiver(app, receiver, message=message, postal=self._postal)
-        # Receivers may have assigned anything, a template too.
+        # Receivers may have assigned anything to the fields. The copy restores lists
+        # and dicts where they have assigned a single value, and a template that they
+        # have set is rendered.
         message = message.copy()
         if message.template is not None:
             render_templates(message, app)
@@ -148,7 +154,7 @@ class SendPipeline:
     def check(self, message: Message) -> Content:
         """Validate a completed message.
 
-        :raises MessageError: if Postal would refuse, lose or change it.
+        :raises MessageError: if Postal would refuse, lose or change a part of it.
         """
         settings = self._settings
         message = without_unsupported(
@@ -160,24 +166,24 @@ class SendPipeline:
         return read_content(message, settings)
 
     def serialize(self, content: Content) -> Prepared:
-        """Write the request of a validated message."""
+        """Write the request for a validated message."""
         return serialize(content)
 
     def prepare(self, app: Flask, message: Message) -> Prepared:
-        """Complete, validate and serialize a message; nothing is emitted or sent."""
+        """Complete, validate and serialize a message, without signals or sending."""
         return serialize(self.check(self.complete(app, message)))
 
     def is_suppressed(self, app: Flask) -> bool:
-        """Tell whether messages are checked and not sent; read at each send."""
+        """Return whether messages are validated but not sent. Read at each send."""
         return read_suppressed(app.config, self._settings.prefix, testing=app.testing)
 
-    # ---- in any thread
+    # ---- the API call, in any thread
 
     def transmit(self, ready: Ready) -> SendResult:
-        """Run the step that waits for the network; any thread may call it.
+        """Run the step that waits for the network. Needs no app context.
 
-        :raises APIError: if Postal refused it.
-        :raises TransportError: if no response came.
+        :raises APIError: if Postal refused the request.
+        :raises TransportError: if no usable response was received.
         """
         if ready.prepared is None:
             return SendResult()
@@ -190,12 +196,15 @@ class SendPipeline:
         data = self.transport.call(prepared.endpoint, prepared.body)
         return read_result(data, prepared)
 
-    # ---- in the app's thread, after the call
+    # ---- after the API call, in the app's thread
 
     def report(
         self, app: Flask, message: Message, outcome: SendResult | BaseException
     ) -> None:
-        """Emit the signal about an outcome. What receivers raise is only logged."""
+        """Emit ``message_sent`` or ``send_failed``. Nothing for a cancelled message.
+
+        Exceptions of receivers are logged and not propagated.
+        """
         if isinstance(outcome, BaseException):
             self._emit(send_failed, app, message=message, error=outcome)
         elif outcome.endpoint is not None:
@@ -208,17 +217,17 @@ class SendPipeline:
             try:
                 call_receiver(app, receiver, **arguments, postal=self._postal)
             except BaseException:  # noqa: BLE001
-                # The message has been sent, or has not. An error of a receiver that
-                # only wants to know, even SystemExit or gevent's Timeout, would look
-                # as if it had failed, and the caller would send it again.
+                # The outcome of the message is settled. If an error of a receiver
+                # propagated, even SystemExit or gevent's Timeout, the caller would
+                # think that sending had failed, and send the message again.
                 _log.exception("a receiver of %s failed", signal.name)
 
     def _warn_of_sandbox(self, app: Flask) -> None:
-        """Warn, once, that the mail of an app in production goes nowhere."""
+        """Warn once if an app in production sends to a sandbox."""
         self._warns_of_sandbox = False
         if not (app.debug or app.testing):
             _log.warning(
-                "%sAPI_KEY is a sandbox's, and this app is neither debug nor testing:"
-                " no mail reaches anybody",
+                "%sAPI_KEY is a sandbox's, and this app runs in neither debug nor"
+                " testing mode: no mail will be delivered",
                 self._settings.prefix,
             )

@@ -1,4 +1,4 @@
-"""What Postal answered to a message."""
+"""Read Postal's response to a message."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class RecipientStatus:
     """The mail that Postal queued for one recipient.
 
     :param address: The bare address, as the caller wrote it.
-    :param id: Postal's number of the mail, unique within one mail server. Events about
-        the mail carry it as :attr:`.TrackingEvent.id`. ``None`` if Postal did not name
-        this recipient in its answer.
+    :param id: Postal's id of the mail, unique within one mail server. Events about the
+        mail carry it as :attr:`.TrackingEvent.id`. ``None`` if Postal did not list
+        this recipient in its response.
     :param token: Postal's token of the mail, 16 characters, unique everywhere.
+        ``None`` under the same condition.
     """
 
     address: str
@@ -41,10 +42,11 @@ class RecipientStatus:
 
 
 class Recipients(Mapping[str, RecipientStatus]):
-    """One :class:`RecipientStatus` per envelope recipient, keyed by bare address.
+    """Mapping of bare address to :class:`RecipientStatus`, one per envelope recipient.
 
-    The keys are the addresses as the caller first wrote them. Look-up takes every
-    spelling the caller used, and the A-label form of an international domain.
+    The keys are the addresses as the caller first wrote them. A recipient can also be
+    looked up by any other spelling that the caller used, and by the A-label form of an
+    international domain, which is what events contain.
     """
 
     __slots__ = ("_aliases", "_statuses")
@@ -72,17 +74,19 @@ class Recipients(Mapping[str, RecipientStatus]):
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What Postal answered to one accepted message.
+    """Postal's response to a message that it accepted.
 
-    Acceptance is not delivery: what happens later arrives through
-    :data:`.tracking_received` and carries the same ``id`` and ``token``.
+    Acceptance is not delivery. What happens to the mail later is reported through
+    :data:`.tracking_received`, in events with the same ``id`` and ``token``.
 
-    :param message_id: The Message-ID header, without angle brackets.
+    :param message_id: The Message-ID header, without angle brackets; ``None`` after
+        :exc:`.CancelSend`.
     :param recipients: One entry per envelope recipient, keyed by the bare address as
         the caller wrote it. Empty after :exc:`.CancelSend`.
-    :param endpoint: ``"send/message"`` or ``"send/raw"``, which the message needed;
+    :param endpoint: The endpoint that was used, ``"send/message"`` or ``"send/raw"``;
         ``None`` after :exc:`.CancelSend`.
-    :param suppressed: Whether nothing was sent, and ids and tokens are made up.
+    :param suppressed: Whether sending was suppressed. If so, nothing was sent, and the
+        ids and tokens are made up.
     """
 
     message_id: str | None = None
@@ -92,20 +96,24 @@ class SendResult:
 
 
 def read_result(data: Any, prepared: Prepared) -> SendResult:
-    """Read the ``data`` of a success.
+    """Read the ``data`` of a successful response.
 
-    :raises APIError: if Postal queued nothing.
-    :raises TransportError: if it does not say what became of the mail.
+    :param data: ``{"message_id": str, "messages": {address: {"id": int, "token":
+        str}}}``. Postal's keys are bare addresses.
+    :param prepared: The request.
+    :raises APIError: if Postal queued nothing, as it does for a request to ``send/raw``
+        with an empty ``rcpt_to``.
+    :raises TransportError: if the data does not list the queued messages.
     """
     messages = data.get("messages") if isinstance(data, dict) else None
     if not isinstance(messages, dict):
         raise TransportError(
-            "Postal answered success and did not name the mails; it may have queued"
+            "Postal reported success without listing the messages; it may have queued"
             " them",
             maybe_sent=True,
         )
     if not messages:
-        raise APIError("Postal answered success and queued nothing", http_status=200)
+        raise APIError("Postal reported success but queued nothing", http_status=200)
     statuses = {}
     for key, address in prepared.recipients.items():
         entry = messages.get(address.addr_spec)
@@ -125,14 +133,16 @@ def read_result(data: Any, prepared: Prepared) -> SendResult:
 
 
 def new_token() -> str:
-    """Make a message token like Postal's: 16 letters and digits."""
+    """Generate a message token like Postal's: 16 letters and digits."""
     return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(16))
 
 
 def made_up_result(prepared: Prepared, ids: Iterator[int]) -> SendResult:
-    """Make the result of a suppressed send.
+    """Create the result for a message whose sending is suppressed.
 
-    :param ids: Gives an id for each recipient.
+    It looks like a real one, so that tests can use its ids and tokens in events.
+
+    :param ids: Iterator of ids, of which each recipient gets one.
     """
     statuses = {
         key: RecipientStatus(key, next(ids), new_token()) for key in prepared.recipients

@@ -1,4 +1,7 @@
-"""Mails that Postal has stored: what it knows of one, and what it tried."""
+"""Look up stored mails and their deliveries through Postal's API.
+
+See :meth:`.Postal.get_message` and :meth:`.Postal.get_deliveries`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ __all__ = [
     "fetch_message",
 ]
 
-#: What Postal's ``_expansions`` takes.
+#: The values that Postal accepts in ``_expansions``.
 EXPANSIONS = (
     "status",
     "details",
@@ -43,14 +46,15 @@ EXPANSIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery(Outcome):
-    """One attempt to deliver a mail: an :class:`.Outcome`, and ...
+    """One attempt to deliver a mail. Has the attributes of :class:`.Outcome` too.
 
-    :param status: Postal's word: Sent, SoftFail, HardFail, Held, Bounced, ...
-    :param sent_with_ssl: Whether the other server was spoken to over TLS.
-    :param log_id: Where to find the attempt in Postal's log.
-    :param time: Seconds it took.
-    :param timestamp: When it was made, aware, in UTC.
-    :param data: Postal's dict as it came, passwords in URLs aside.
+    :param id: Postal's id of the attempt.
+    :param status: Postal's status: Sent, SoftFail, HardFail, Held, Bounced, ...
+    :param sent_with_ssl: Whether the connection to the remote server used TLS.
+    :param log_id: The id of the attempt in Postal's log.
+    :param time: The duration in seconds.
+    :param timestamp: The time of the attempt, an aware datetime in UTC.
+    :param data: Postal's dict, unchanged except that passwords in URLs are redacted.
     """
 
     id: int | None = None
@@ -64,11 +68,11 @@ class Delivery(Outcome):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAttachment:
-    """A file of a stored mail.
+    """An attachment of a stored mail.
 
-    :param content: Its bytes.
-    :param size: Their number, as Postal tells it.
-    :param hash: Postal's SHA-1 of them, in hex.
+    :param content: The content, decoded.
+    :param size: The size in bytes that Postal reports.
+    :param hash: The SHA-1 of the content in hex, computed by Postal.
     """
 
     filename: str | None = None
@@ -80,11 +84,11 @@ class StoredAttachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """Somebody opened a mail, or clicked a link in it.
+    """An open of a mail or a click on a link in it, as tracked by Postal.
 
     :param event_type: ``"opened"`` or ``"clicked"``.
-    :param timestamp: When, aware, in UTC.
-    :param click_url: The link; ``None`` for an open.
+    :param timestamp: The time, an aware datetime in UTC.
+    :param click_url: The URL of the link; ``None`` for an open.
     """
 
     event_type: EventType
@@ -98,19 +102,25 @@ class Activity:
 class MessageDetails:
     """A mail that Postal has stored.
 
-    What was not asked for (``expand=``), or is no longer kept, is ``None``. By default
-    Postal keeps contents for 30 days and all else for 60; ``raw``, ``headers`` and
-    ``attachments`` of a mail whose content is gone are ``None``.
+    Attributes that were not requested by ``expand=`` are ``None``. By default, Postal
+    keeps the content of a mail for 30 days and everything else for 60; after the
+    content is removed, ``raw``, ``headers`` and ``attachments`` are ``None``.
 
-    :param status: Postal's word: Pending, Sent, SoftFail, HardFail, Held, Bounced, ...
-    :param event_type: The same in the terms of events.
-    :param held: Whether Postal holds it back until somebody releases it.
-    :param size: Bytes of the raw mail.
-    :param bounce: Whether the mail is itself a bounce.
-    :param bounce_for_id: The id of the mail that this one is a bounce of.
+    :param status: Postal's status: Pending, Sent, SoftFail, HardFail, Held, Bounced,
+        ...
+    :param event_type: The event type that corresponds to the status.
+    :param held: Whether Postal holds the mail until somebody releases it.
+    :param hold_expiry: When Postal stops holding it, an aware datetime in UTC. The
+        other times are such datetimes too.
+    :param recipient: The envelope recipient.
+    :param sender: The sender, as in :attr:`.TrackingEvent.sender`.
+    :param size: The size of the raw mail in bytes.
+    :param bounce: Whether the mail itself is a bounce.
+    :param bounce_for_id: The id of the mail that this one is a bounce for.
     :param raw: The raw mail.
-    :param headers: Lower-case name -> values.
-    :param data: Postal's dict as it came, passwords in URLs aside.
+    :param headers: Lists of values by lower-case name.
+    :param activity: Opens and clicks, oldest first.
+    :param data: Postal's dict, unchanged except that passwords in URLs are redacted.
     """
 
     id: int | None = None
@@ -164,9 +174,11 @@ def _ask(transport: Transport, endpoint: str, query: Mapping[str, Any]) -> Any:
 
 
 def _mail_number(value: Any) -> int:
-    """Check an id: Postal answers HTTP 500 to anything but an integer.
+    """Validate an id. Postal answers HTTP 500 to anything but a JSON integer.
 
-    :raises MessageError: if it is none.
+    Before 3.3.7, JSON objects even reached its SQL.
+
+    :raises MessageError: if the value is not a non-negative int.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise MessageError(
@@ -178,7 +190,7 @@ def _mail_number(value: Any) -> int:
 
 
 def _expansions(expand: Any) -> bool | list[str]:
-    """Check what is to be told: ``True`` for all, or names of :data:`EXPANSIONS`.
+    """Validate ``expand``: ``True`` for everything, or names of :data:`EXPANSIONS`.
 
     :raises MessageError: for an unknown name.
     """
@@ -187,19 +199,19 @@ def _expansions(expand: Any) -> bool | list[str]:
     names = [expand] if isinstance(expand, str) else list(expand or ())
     if unknown := [name for name in names if name not in EXPANSIONS]:
         raise MessageError(
-            f"expand: Postal has no {unknown[0]!r}; it has {', '.join(EXPANSIONS)}",
+            f"expand: {unknown[0]!r} is not one of {', '.join(EXPANSIONS)}",
             field="expand",
         )
     return names
 
 
 def _read_deliveries(data: Any) -> list[Delivery]:
-    """Read what messages/deliveries answered.
+    """Read the ``data`` of a response from messages/deliveries.
 
-    :raises TransportError: if it is no list.
+    :raises TransportError: if it is not a list.
     """
     if not isinstance(data, list):
-        raise TransportError("Postal answered success without a list of deliveries")
+        raise TransportError("Postal reported success without a list of deliveries")
     return [_delivery(as_dict(item)) for item in data]
 
 
@@ -219,12 +231,12 @@ def _delivery(data: Mapping[str, Any]) -> Delivery:
 
 
 def _read_details(data: Any) -> MessageDetails:
-    """Read what messages/message answered.
+    """Read the ``data`` of a response from messages/message.
 
-    :raises TransportError: if it is no dict.
+    :raises TransportError: if it is not a dict.
     """
     if not isinstance(data, dict):
-        raise TransportError("Postal answered success without a message")
+        raise TransportError("Postal reported success without a message")
     status, details, inspection = (
         as_dict(data.get(name)) for name in ("status", "details", "inspection")
     )
@@ -266,10 +278,10 @@ def _read_details(data: Any) -> MessageDetails:
 
 
 def _is_pruned(data: Mapping[str, Any]) -> bool:
-    """Tell whether the content of a mail is gone.
+    """Return whether Postal has removed the content of a mail.
 
-    Postal then puts it together from nothing: no headers, no attachments, and a raw
-    message of two line breaks. No mail is without headers.
+    Postal has no flag for it. It returns empty headers, no attachments, and a raw
+    message of two line breaks; a mail with content always has headers.
     """
     raw = data.get("raw_message", False)
     if raw is not False and not (_bytes(raw) or b"").strip():
@@ -324,7 +336,7 @@ def _activity(value: Any) -> list[Activity] | None:
 
 
 def _iso_time(value: Any) -> datetime | None:
-    """Read the one kind of time that Postal writes in ISO 8601."""
+    """Parse a time in ISO 8601, which Postal uses for activity entries only."""
     try:
         time = datetime.fromisoformat(value)
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
@@ -337,7 +349,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _bytes(value: Any) -> bytes | None:
-    """Decode base64, which Postal breaks into lines of 60 characters."""
+    """Decode base64. Postal inserts a newline after every 60 characters."""
     if not isinstance(value, str):
         return None
     try:
@@ -347,7 +359,7 @@ def _bytes(value: Any) -> bytes | None:
 
 
 def _size(value: Any) -> int | None:
-    """Read a size, which Postal writes as a string in some places."""
+    """Read a size, which Postal returns as a string in some places."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value) if len(value) < 19 else None
     return as_int(value)

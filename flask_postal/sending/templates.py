@@ -1,4 +1,4 @@
-"""Renders the templates of a message with the app's Jinja."""
+"""Render the templates of a message in the app's Jinja environment."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from .message import Message
 
 __all__ = ["render_templates"]
 
-#: Ending of a template -> the field it fills.
+#: The fields that templates fill, by their file extensions.
 PARTS = {"txt": "body", "html": "html", "subject": "subject"}
 
 
 def render_templates(message: Message, app: Flask) -> None:
-    """Render the message's templates into the fields that are not given.
+    """Render a message's templates into those of its fields that are empty.
 
-    The app must be the current one.
+    ``template`` and ``context`` of the message are cleared. The subject's whitespace
+    is collapsed, because a header can't contain line breaks.
 
-    :raises MessageError: if there is no template of that name.
+    :param message: The message, which is changed.
+    :param app: The app, which must be the current one.
+    :raises MessageError: if there is no template of that name with any extension.
     """
     name = plain_text(message.template, "template")
     context = {str(name): value for name, value in message.context.items()}
@@ -31,7 +34,7 @@ def render_templates(message: Message, app: Flask) -> None:
             template = app.jinja_env.get_template(path)
         except TemplateNotFound as error:
             if error.name != path:
-                raise  # one that this one extends
+                raise  # the template exists, and extends or includes a missing one
             continue
         found = True
         if getattr(message, field):
@@ -40,10 +43,10 @@ def render_templates(message: Message, app: Flask) -> None:
         setattr(message, field, " ".join(text.split()) if ending == "subject" else text)
     if not found:
         raise MessageError(
-            "template: there is none of "
+            "template: found none of "
             + ", ".join(f"{name}.{ending}" for ending in PARTS)
-            + "; leave the ending out of template=. They are looked for where the app's"
-            " templates are",
+            + " in the app's template folders; pass template= without the file"
+            " extension",
             field="template",
         )
     message.template = None

@@ -1,7 +1,7 @@
-"""Calls Postal's API: a body goes out, its answer's ``data`` or an error comes back.
+"""Call Postal's API and turn its responses into data or exceptions.
 
-requests is imported at the first call (:mod:`.transport`), so that an app which never
-sends does not pay for it.
+HTTP itself is in :mod:`.http`, which imports requests. It is imported at the first
+call, so that an app or a worker that never sends starts faster.
 """
 
 from __future__ import annotations
@@ -21,33 +21,40 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPTransport", "Transport"]
 
-#: HTTP statuses of a proxy or a server that may do better later.
+#: HTTP statuses after which the same request may succeed later.
 _TEMPORARY = frozenset({429, 502, 503, 504})
 
 
 class Transport(Protocol):
-    """Calls Postal's API. :class:`HTTPTransport` is the one that apps use.
+    """Interface for calling Postal's API. Implemented by :class:`HTTPTransport`.
 
-    ``Postal(transport=...)`` takes any other: a recorder for tests, a dry run, another
-    version of the API. Any thread may call it.
+    To replace HTTP, pass another implementation as ``Postal(transport=...)``: a
+    recorder for tests, a dry run, another version of the API. It may be called from any
+    thread.
     """
 
     def call(self, endpoint: str, body: Body) -> Any:
         """Call an endpoint, and return the ``data`` of the response.
 
-        For ``send/message`` and ``send/raw`` that is ``{"message_id": str, "messages":
-        {recipient: {"id": int, "token": str}}}``.
+        For ``send/message`` and ``send/raw``, the data is ``{"message_id": str,
+        "messages": {recipient: {"id": int, "token": str}}}``.
 
-        :param endpoint: Such as ``"send/message"``.
-        :param body: The JSON; ``b"".join(body.pieces())`` is all of it.
+        :param endpoint: The path below ``/api/v1/``, such as ``"send/message"``.
+        :param body: The JSON; ``b"".join(body.pieces())`` returns it in one piece.
         :raises APIError: if the request was refused.
-        :raises TransportError: if no response came; ``maybe_sent`` must be true unless
-            surely nothing was sent.
+        :raises TransportError: if no usable response was received. ``maybe_sent`` must
+            be true unless it is certain that nothing was sent.
         """
 
 
 class HTTPTransport:
-    """The HTTP side of one Postal server, safe for threads and after a fork."""
+    """Calls the API of one Postal server over HTTP.
+
+    It can be shared between threads, and used in a process that was forked after the
+    first call.
+
+    :param settings: URL, API key, time-outs and the like.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,16 +63,18 @@ class HTTPTransport:
         self._headers: dict[str, str] = {}
 
     def call(self, endpoint: str, body: Body) -> Any:
-        """POST a JSON body to an endpoint such as ``"send/message"``.
+        """POST a JSON body to an endpoint, and return the ``data`` of the response.
 
-        :returns: What the answer holds as ``data``.
-        :raises ConfigurationError: if there is no URL or no API key.
-        :raises APIError: if Postal answered with anything but success.
-        :raises TransportError: if no answer came, or none that can be read.
+        :param endpoint: The path below ``/api/v1/``, such as ``"send/message"``.
+        :param body: The JSON.
+        :raises ConfigurationError: if the API's URL or key is not set.
+        :raises APIError: if the response was anything but success.
+        :raises TransportError: if no response was received, or one that can't be read.
         """
         answer = self._connected().post(f"/api/v1/{endpoint}", self._headers, body)
-        # The answer may hold the API key: it is looked at elsewhere, so that an error
-        # raised here has no frame in its traceback that knows it.
+        # Postal echoes an invalid API key in its response. The reader returns errors
+        # instead of raising them, so that the frames in their traceback have no local
+        # variable with the response, which error trackers would report.
         outcome = _Reader(self._settings, endpoint, body.length).read(answer)
         del answer
         if isinstance(outcome, SendError):
@@ -73,11 +82,12 @@ class HTTPTransport:
         return outcome
 
     def _connected(self) -> ConnectionPool:
-        """Return the transport of this process, made at the first call.
+        """Return the connection pool of this process, created at the first call.
 
-        Sockets that a parent process opened are left to it: two processes that write
-        to one connection would mix up their mails. The lock is of this process too;
-        another thread may have held its parent's while it forked.
+        A forked process must not use the connections of its parent: requests of two
+        processes on one connection would be mixed up. The lock belongs to the process
+        too, because another thread of the parent may have held it during the fork, and
+        would never release it in the child.
         """
         pid = os.getpid()
         transport = self._transports.get(pid)
@@ -99,8 +109,8 @@ class HTTPTransport:
                 key = f"{settings.prefix}{name}"
                 raise ConfigurationError(
                     f"{key} was not set when init_app was called, so no mail can be"
-                    " sent; set it before, to your Postal's or to what"
-                    " `flask postal sandbox` prints",
+                    " sent; set it before, to the value of your Postal server or to"
+                    " the one that `flask postal sandbox` prints",
                     key=key,
                 )
         self._headers = {
@@ -118,7 +128,7 @@ class HTTPTransport:
 
 
 class _Secret(str):
-    """A string that does not show itself where local variables are listed."""
+    """A string with a masked ``repr``, for tools that report local variables."""
 
     __slots__ = ()
 
@@ -127,7 +137,12 @@ class _Secret(str):
 
 
 class _Reader:
-    """Makes sense of what came back from an endpoint."""
+    """Interprets the response to one request.
+
+    :param endpoint: The endpoint that was called. After a failed call to a ``send/``
+        endpoint, the message may have been sent.
+    :param size: The size of the request's body in bytes, for the error text.
+    """
 
     def __init__(self, settings: Settings, endpoint: str, size: int) -> None:
         self._settings = settings
@@ -135,7 +150,7 @@ class _Reader:
         self._sends = endpoint.startswith("send/")
 
     def read(self, answer: Response | Failure) -> Any:
-        """Return the ``data`` of a success, or the error to raise."""
+        """Return the ``data`` of a successful response, or the error to raise."""
         body = getattr(answer, "body", None)
         if body is None:
             return self._failure(answer)  # type: ignore[arg-type]
@@ -146,14 +161,14 @@ class _Reader:
         text = f"{self._settings.api_url}: {failure.cause}"
         if self._sends:
             text += (
-                "; Postal may have taken the mail, look before sending it again"
+                "; Postal may have queued the message, check before sending it again"
                 if maybe_sent
                 else "; nothing was sent"
             )
         if self._settings.uses_sandbox and not failure.begun:
             text += (
-                ". These are the settings of a sandbox: does it run? `flask postal"
-                " sandbox` starts it, and prints its settings"
+                ". The settings are those of a sandbox; is it running? `flask postal"
+                " sandbox` starts it and prints its settings"
             )
         return TransportError(
             _without(self._settings.api_key, text), maybe_sent=maybe_sent
@@ -174,7 +189,8 @@ class _Reader:
         return self._refusal(answer, status, data if isinstance(data, dict) else {})
 
     def _refusal(self, answer: Response, status: str, data: dict[str, Any]) -> APIError:
-        # Only these two are read: Postal sends a wrong API key back beside them.
+        # Nothing else of the data may be shown: Postal echoes an invalid API key in it
+        # (data.token).
         code = data.get("code") if status == "error" else status
         message = data.get("message")
         code = code if isinstance(code, str) else None
@@ -192,16 +208,18 @@ class _Reader:
         )
 
     def _not_postals(self, answer: Response) -> SendError:
-        """Explain an answer that is not of Postal's API, or not whole."""
+        """Explain a response that is truncated or does not come from Postal's API."""
         status, url = answer.status, self._settings.api_url
         setting = f"{self._settings.prefix}API_URL"
         if status == 200:
             return TransportError(
-                f"{url} answered something that is not a whole answer of Postal's API"
-                + ("; Postal may have taken the mail" if self._sends else "")
+                f"{url} sent something that is not a complete response of Postal's API"
+                + ("; Postal may have queued the message" if self._sends else "")
                 + f". Does {setting} point to Postal?",
                 maybe_sent=self._sends,
             )
+        # Postal answers HTTP 403 with an empty body to a Host that it is not
+        # configured for.
         if status == 403 and not answer.body:
             text = f"Host not allowed by this Postal; set {setting} to its web hostname"
         elif 300 <= status < 400:
@@ -219,17 +237,18 @@ class _Reader:
             )
         elif status == 500:
             text = (
-                "Postal failed (HTTP 500). Some recipients may have been queued; a"
-                " mail of over about 11 MB does this on a database with the default"
-                " packet size"
+                "Postal failed (HTTP 500). It may have queued some of the recipients. A"
+                " frequent cause is a mail larger than about 11 MB, on a database with"
+                " the default packet size"
             )
         else:
-            text = f"{url} answered HTTP {status} and not as Postal does"
+            text = f"{url} answered HTTP {status} without a response of Postal's API"
         return APIError(
             text,
             http_status=status,
             retryable=status in _TEMPORARY,
-            # Also a 202 or a 204: somebody has taken the mail, and may pass it on.
+            # Also for other 2xx, such as 202: whatever answered has accepted the
+            # request, and may pass it on to Postal.
             maybe_sent=self._sends and not 300 <= status < 500,
         )
 
