@@ -289,13 +289,13 @@ def test_a_batch_without_data_needs_no_template(testing: tuple[Flask, Postal]) -
 @pytest.mark.parametrize(
     ("changes", "data", "field", "why"),
     [
-        ({"cc": "c@d.e"}, None, "cc", "private mail per recipient"),
-        ({"bcc": "c@d.e"}, None, "bcc", "private mail per recipient"),
-        ({"message_id": "a@b.c"}, None, "message_id", "no two"),
+        ({"cc": "c@d.e"}, None, "cc", "separate message to each recipient"),
+        ({"bcc": "c@d.e"}, None, "bcc", "separate message to each recipient"),
+        ({"message_id": "a@b.c"}, None, "message_id", "same Message-ID"),
         ({"recipients": []}, None, "recipients", "no recipients"),
-        ({"template": "hi"}, {"x@y.z": {}}, "merge_data", "none of the recipients"),
-        ({}, {"ana@example.com": {}}, "merge_data", "no template="),
-        ({"template": "hi"}, {"nobody": {}}, "merge_data", "no address"),
+        ({"template": "hi"}, {"x@y.z": {}}, "merge_data", "not one of the recipients"),
+        ({}, {"ana@example.com": {}}, "merge_data", "pass template="),
+        ({"template": "hi"}, {"nobody": {}}, "merge_data", "not an address"),
     ],
 )
 def test_an_invalid_batch_is_refused_before_anything_is_sent(

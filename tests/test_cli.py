@@ -288,7 +288,7 @@ def test_a_sandbox_that_is_not_running_is_reported(sandbox: Sandbox) -> None:
     app = good(sandbox, POSTAL_API_URL=refusing())
     code, output = run(app, "check")
     assert code == 1
-    assert "the settings of a sandbox: does it run? `flask postal sandbox`" in output
+    assert "those of a sandbox; is it running? `flask postal sandbox`" in output
 
 
 class Gone:

@@ -262,6 +262,6 @@ def test_sending_reports_a_sandbox_that_is_not_running(
     )
     with (
         app.app_context(),
-        pytest.raises(TransportError, match=r"does it run\? `flask postal sandbox`"),
+        pytest.raises(TransportError, match=r"is it running\? `flask postal sandbox`"),
     ):
         postal.send(Message("x", "a@b.c", body="x"))

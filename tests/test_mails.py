@@ -670,5 +670,5 @@ def test_bounces_in_the_hash_formats(pairs: list[str], bounce: bool) -> None:
 
 def test_an_invalid_author_is_refused_as_a_sender() -> None:
     for value in ("@p.com", "Big Bug bb@bug.com"):
-        with pytest.raises(MessageError, match="no address"):
+        with pytest.raises(MessageError, match="not an address"):
             parse_address(value, "sender")

@@ -202,7 +202,7 @@ def test_values_that_json_can_not_represent_are_refused() -> None:
 
 
 def test_an_unknown_key_is_refused() -> None:
-    with pytest.raises(MessageError, match="a message has no colour"):
+    with pytest.raises(MessageError, match="a message has no field colour"):
         Message.from_dict({"subject": "x", "colour": "red"})
 
 

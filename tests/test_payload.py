@@ -240,11 +240,11 @@ def test_line_breaks_and_nul_are_refused_with_their_field(
         ("X-Postal-MsgID", "DKIM"),
         ("X-Postal-Tag", "tags="),
         ("x-postal-anything", "leave it out"),
-        ("A b", "no header name"),
-        ("A:b", "no header name"),
-        ("Ä", "no header name"),
-        ("", "no header name"),
-        ("X" * 77, "no header name"),
+        ("A b", "not a valid header name"),
+        ("A:b", "not a valid header name"),
+        ("Ä", "not a valid header name"),
+        ("", "not a valid header name"),
+        ("X" * 77, "not a valid header name"),
         (5, "must be a string"),
     ],
 )
@@ -260,7 +260,7 @@ def test_headers_that_postal_would_drop_corrupt_or_obey_are_refused(
     ("changes", "field", "why"),
     [
         ({"recipients": []}, "recipients", "no recipients"),
-        ({"recipients": [""]}, "recipients", "no address"),
+        ({"recipients": [""]}, "recipients", "not an address"),
         ({"recipients": [5]}, "recipients", "not int"),
         ({"body": None}, "body", "no content"),
         ({"body": " \n "}, "body", "no content"),
@@ -268,7 +268,7 @@ def test_headers_that_postal_would_drop_corrupt_or_obey_are_refused(
         ({"html": b"x"}, "html", "must be a string"),
         ({"subject": 5}, "subject", "must be a string"),
         ({"sender": None}, "sender", "set POSTAL_DEFAULT_SENDER"),
-        ({"tags": "x" * 256}, "tags", "too long; Postal takes 255"),
+        ({"tags": "x" * 256}, "tags", "too long; Postal accepts at most 255"),
         ({"tags": [5]}, "tags", "must be a string"),
         ({"bounce": "false"}, "bounce", "True, False or None"),
         ({"track_opens": "no", "track_clicks": False}, "track_clicks", "both"),
@@ -278,7 +278,7 @@ def test_headers_that_postal_would_drop_corrupt_or_obey_are_refused(
         ({"message_id": "no at"}, "message_id", "unique@your.domain"),
         ({"message_id": "ä@b.c"}, "message_id", "unique@your.domain"),
         ({"message_id": "a" * 250 + "@b"}, "message_id", "unique@your.domain"),
-        ({"alts": {"text": "x", "a b/c": "x"}}, "alts", "no media type"),
+        ({"alts": {"text": "x", "a b/c": "x"}}, "alts", "not a media type"),
         ({"extra_headers": {"X": 5}}, "extra_headers", "not int"),
         ({"extra_headers": {"X": [5]}}, "extra_headers", "not int"),
         ({"body": "a\ud800"}, "body", "surrogate"),
@@ -300,12 +300,12 @@ def test_bad_input_is_refused_with_its_field(
 @pytest.mark.parametrize(
     ("attachment", "why"),
     [
-        (Attachment("a", "nonsense", BINARY), "no media type"),
+        (Attachment("a", "nonsense", BINARY), "not a media type"),
         (Attachment("a", "multipart/mixed", BINARY), "octet-stream"),
         (Attachment("a", "message/partial", BINARY), "octet-stream"),
         (Attachment("a", "a/b", BINARY, "hidden"), "disposition"),
         (Attachment("a" * 256, "a/b", BINARY), "too long"),
-        (Attachment("a", "a/b", BINARY, content_id="a b"), "no content id"),
+        (Attachment("a", "a/b", BINARY, content_id="a b"), "not a valid content id"),
         (Attachment("a", "a/b", path="/nowhere/at/all"), "can't be read"),
         (Attachment(5, "a/b", BINARY), "must be a string"),  # type: ignore[arg-type]
     ],
@@ -323,7 +323,7 @@ def test_attachments_that_can_not_be_sent_are_refused(
 )
 @pytest.mark.parametrize("own_id", [None, "own@example.com"], ids=["message", "raw"])
 def test_esp_extra_can_not_bypass_the_checks(key: str, own_id: str | None) -> None:
-    with pytest.raises(MessageError, match=f"esp_extra: '{key}' can't be said in"):
+    with pytest.raises(MessageError, match=f"esp_extra: '{key}' can't be set"):
         prepared(message(message_id=own_id, esp_extra={key: "x"}))
 
 

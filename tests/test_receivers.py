@@ -108,7 +108,7 @@ def test_a_generator_as_a_receiver_fails_with_a_hint(
     app, _ = make_app()
     connect(app, receiver)
     assert SENT.post(app.test_client()).status_code == 500
-    assert "is a generator, and nothing of it has run; take the yield" in caplog.text
+    assert "is a generator function, so its body has not run; remove" in caplog.text
 
 
 def without_extra(app: Flask, event: Any) -> None: ...

@@ -34,9 +34,9 @@ def send(postal: Postal) -> object:
         ("403", APIError, "Host not allowed by this Postal", False, 0),
         ("suspended", APIError, "ServerSuspended", False, 0),
         ("hang", TransportError, "timed out", True, 0),
-        ("reset", TransportError, "reset", True, 0),
+        ("reset", TransportError, "may have queued the message", True, 0),
         ("reset-stored", TransportError, "reset", True, 1),
-        ("truncated", TransportError, "Postal may have taken the mail", True, 1),
+        ("truncated", TransportError, "Postal may have queued the message", True, 1),
     ],
 )
 def test_an_api_fault_raises_the_expected_error(

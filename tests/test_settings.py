@@ -153,7 +153,7 @@ def test_the_keys_contain_the_name_of_the_server() -> None:
     app.config["POSTAL_MARKETING_TIMEOUT"] = "never"
     with pytest.raises(ConfigurationError, match="POSTAL_MARKETING_TIMEOUT"):
         Postal(app, name="marketing")
-    with pytest.raises(ConfigurationError, match="letters, digits and _"):
+    with pytest.raises(ConfigurationError, match="letters, digits and underscores"):
         Postal(name="no-name")
 
 
@@ -176,7 +176,9 @@ def test_a_misspelt_setting_is_warned_about_with_the_nearest_name(
     app = Flask("tests")
     app.config[key] = "x"
     Postal(app)
-    assert f"'{key}' is no setting of Flask-Postal; did you mean {near}?" in caplog.text
+    assert (
+        f"'{key}' is not a setting of Flask-Postal; did you mean {near}?" in caplog.text
+    )
 
 
 def test_other_keys_are_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:

@@ -66,8 +66,7 @@ def build_mime(content: Content) -> bytes:
     """Return the mail as bytes.
 
     It has no Bcc header, which Postal would deliver verbatim. Its lines end in CRLF:
-    Postal checks the From header only if CRLF CRLF separates the headers from the body.
-    The base64 of non-ASCII text is the same as of LF text; see :func:`_text`.
+    Postal finds the From header only if CRLF CRLF separates the headers from the body.
 
     :param content: The message. Its ``message_id`` must be set.
     :raises MessageError: if an attached file can't be read.

@@ -263,7 +263,7 @@ class Base64:
             yield binascii.b2a_base64(piece, newline=False)
         if size != self._size:
             raise MessageError(
-                f"attachments: {self._attachment.path} has changed while it was being"
+                f"attachments: {self._attachment.path} was changed while it was being"
                 " sent",
                 field="attachments",
             )
