@@ -114,8 +114,9 @@ class APIError(SendError):
     :param http_status: The HTTP status of the response.
     :param retryable: Whether the same request may succeed later: after HTTP 429, 502,
         503 and 504. Check ``maybe_sent`` before you repeat it.
-    :param maybe_sent: ``True`` after a 5xx: Postal queues the recipients of a message
-        one by one, and may have failed in the middle.
+    :param maybe_sent: ``True`` after a 5xx, because Postal queues the recipients of a
+        message one by one and may have failed in the middle; and after a 2xx other than
+        200, with which a proxy may have accepted the request.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class TransportError(SendError):
     """No usable response was received from Postal.
 
     :param maybe_sent: ``False`` if no part of the message has left this machine;
-        ``True`` if some or all of it has.
+        ``True`` if some or all of it may have.
     """
 
 

@@ -1,6 +1,6 @@
 """Validate text that becomes part of a message.
 
-All functions accept lazy strings, such as Flask-Babel's, and return a ``str``.
+Lazy strings, such as Flask-Babel's, are accepted everywhere and evaluated here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Read values from JSON that was received.
 
-Each function returns a value of the expected type or ``None``, and never raises.
-Postal's payloads may contain anything: a value of the wrong type must not raise a
-``TypeError`` in code far from the place where it was received, and text must not
-contain characters that a database refuses.
+Except for :func:`read_json_object`, no function here raises: each returns a value of
+the expected type, or else ``None`` or an empty dict. Postal's payloads may contain
+anything. A value of the wrong type must not raise a ``TypeError`` in code far from the
+place where it was received, and text must not contain characters that a database
+refuses.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ _sleep = time.sleep
 
 #: Seconds after which an idle connection is not used again. Postal's web server closes
 #: an idle connection after 20 s. If it does so while a request is being written, the
-#: client can't find out whether the message was sent, and must not retry. Half of the
-#: time keeps away from that moment.
+#: client can't find out whether the message was sent, and must not retry. Expiring
+#: connections after half of the time avoids this.
 MAX_IDLE = 10.0
 #: Most idle connections that are kept open. With more threads than this, ``send_many``
 #: opens a new connection for some of its requests.
@@ -195,8 +195,9 @@ class ConnectionPool:
 class _Adapter(HTTPAdapter):
     """HTTPAdapter without the work that it repeats for every request.
 
-    The figures at its methods are the CPU time by which sending a small message gets
-    longer if the method is removed (median, over HTTP and HTTPS).
+    The gain noted at a method is the additional CPU time that sending a small message
+    takes without it, measured over HTTP and HTTPS. Overrides that gained less than 5 %
+    have been removed.
 
     :param tls_context: The context for HTTPS, with the CA bundle loaded.
     """
@@ -242,8 +243,8 @@ class _Adapter(HTTPAdapter):
         """
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        # Computes the target of a URL once: its path, or the whole URL for a proxy of
-        # plain HTTP. Gain: 4 to 6 %.
+        # Computes the request target of a URL once: its path; or the whole URL, if a
+        # proxy is used for plain HTTP. Gain: 4 % over HTTP, 6 % over HTTPS.
         target = self._targets.get(request.url)
         if target is None:
             target = super().request_url(request, proxies)
@@ -251,9 +252,9 @@ class _Adapter(HTTPAdapter):
         return target
 
     def build_response(self, req: Any, resp: Any) -> Any:
-        # Returns urllib3's response of our connections as it is; requests would copy
-        # its headers and look for cookies. Gain: 11 %. A mock calls this method with a
-        # response of its own, and gets what it expects.
+        # Returns urllib3's response unchanged if it comes from one of our connections.
+        # requests would wrap it, copy its headers and look for cookies. Gain: 11 %.
+        # Mocks call this method with responses of their own, and need the wrapper.
         return (
             resp if isinstance(resp, _Answered) else super().build_response(req, resp)
         )
@@ -273,9 +274,10 @@ class _Kept:
     _last_used = 0.0
 
     def getresponse(self) -> Any:
-        # Notes when the connection becomes idle. It also goes past urllib3's method,
-        # which parses and copies every header of a response, while all that is needed
-        # is the length of the body. Gain: 5 %.
+        # Needed to note when the connection becomes idle, and to mark the response as
+        # ours for build_response. It calls http.client instead of urllib3, which checks
+        # and copies every header of the response; only the length of the body is
+        # needed. Gain: 5 %, and 17 % together with build_response.
         self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
         answer = HTTPConnection.getresponse(self)  # type: ignore[arg-type]
         self._last_used = _clock()

@@ -28,8 +28,8 @@ from .content import Content
 
 __all__ = ["build_mime", "encoded_words"]
 
-#: Longest line of text that is sent without base64. SMTP allows 998 characters; this
-#: leaves room for servers that add or count some.
+#: Longest line of text that is sent without base64, and of a file name. SMTP allows 998
+#: characters, but some servers handle only shorter lines.
 _MAX_LINE = 900
 #: Characters after which a header is folded. RFC 5322 recommends lines of at most 78.
 _FOLDED = 76

@@ -2,8 +2,8 @@
 
 ``send/message`` takes fields, from which Postal writes the mail. ``send/raw`` takes a
 complete mail in MIME. The first is used unless it would change the message
-(:attr:`.Content.why_raw`): Postal's mails are known to work, attachments need not be
-held in memory, and the tag is not visible to recipients.
+(:attr:`.Content.why_raw`), because attachments need not be held in memory then, and the
+tag is not visible to recipients.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ class MessageDetails:
         ...
     :param event_type: The event type that corresponds to the status.
     :param held: Whether Postal holds the mail until somebody releases it.
-    :param hold_expiry: When Postal stops holding it, an aware datetime in UTC. The
-        other times are such datetimes too.
+    :param hold_expiry: When the hold expires, an aware datetime in UTC, as all times
+        here are.
     :param recipient: The envelope recipient.
     :param sender: The sender, as in :attr:`.TrackingEvent.sender`.
     :param size: The size of the raw mail in bytes.
