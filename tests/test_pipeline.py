@@ -235,7 +235,7 @@ def test_an_error_in_message_sent_is_logged_and_not_raised(
     ("act", "changes", "kind", "text"),
     [
         (answering("502 Bad Gateway"), {}, APIError, "HTTP 502"),
-        (answering("200 OK", b"{}"), {}, TransportError, "not a whole"),
+        (answering("200 OK", b"{}"), {}, TransportError, "not a complete"),
         (accept, {"subject": "a\nb"}, MessageError, "a line feed"),
         (accept, {"template": "email/none"}, MessageError, "email/none.txt"),
     ],
