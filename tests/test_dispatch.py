@@ -85,7 +85,7 @@ def test_dispatch_needs_no_request(app: Flask) -> None:
     with tracking_received.connected_to(first):
         assert run(app) is Dispatched.HANDLED
     assert calls == ["first"]
-    assert run(app) is Dispatched.UNHEARD
+    assert run(app) is Dispatched.NO_RECEIVER
 
 
 def test_a_retry_runs_only_receivers_that_have_not_succeeded(app: Flask) -> None:
@@ -144,7 +144,7 @@ def test_each_receiver_has_an_app_context_of_its_own(app: Flask) -> None:
 
 def test_receivers_of_another_app_are_not_called(app: Flask) -> None:
     with tracking_received.connected_to(first, sender=Flask("other")):
-        assert run(app) is Dispatched.UNHEARD
+        assert run(app) is Dispatched.NO_RECEIVER
 
 
 @pytest.mark.parametrize("asgiref", [True, False])

@@ -121,7 +121,7 @@ def test_handle_returns_the_outcome(
     app, postal = make_app()
     found = verified(app, postal, SENT, "tracking")
     with app.app_context():
-        assert postal.webhooks.handle(found) is Dispatched.UNHEARD
+        assert postal.webhooks.handle(found) is Dispatched.NO_RECEIVER
         with tracking_received.connected_to(receiver):
             assert postal.webhooks.handle(found) is outcome
 
@@ -167,7 +167,7 @@ def test_a_failed_replay_is_reported(
     file.write_bytes(SENT.body)
     runner = app.test_cli_runner()
     done = runner.invoke(args=["postal", "replay", "--local", str(file)])
-    assert (done.exit_code, done.output) == (1, "MessageSent: unheard\n")
+    assert (done.exit_code, done.output) == (1, "MessageSent: no receiver\n")
     file.write_bytes(b"nonsense")
     done = runner.invoke(args=["postal", "replay", "--local", str(file)])
     assert done.exit_code == 1

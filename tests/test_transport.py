@@ -326,7 +326,7 @@ def test_threads_share_the_pool_but_not_their_responses(make_app: MakeApp) -> No
 def test_a_response_that_is_too_large_is_not_read_completely(
     send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MAX_ANSWER", 100_000)
+    monkeypatch.setattr(http, "MAX_RESPONSE", 100_000)
     with (
         loopback(answering("200 OK", b"x" * 300_000)) as server,
         pytest.raises(TransportError, match="larger than 100000 bytes"),

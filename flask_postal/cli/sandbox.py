@@ -184,7 +184,7 @@ def trigger_command(
     to: str | None,
     changes: tuple[str, ...],
     eml: Path | None,
-    sender: str,
+    sender: str | None,
     format_: str,
 ) -> None:
     """Have the sandbox post an event or inbound mail to this app.
@@ -249,7 +249,7 @@ def replay_command(
     with explained():
         stored = read_stored_request(body)
         outcome = postal.webhooks.handle(stored.request)
-    click.echo(f"{stored.event}: {outcome.name.lower()}")
+    click.echo(f"{stored.event}: {outcome.name.lower().replace('_', ' ')}")
     if outcome.name != "HANDLED":
         raise click.exceptions.Exit(1)
 

@@ -29,7 +29,7 @@ __all__ = [
 #: Seconds after which Postal gives up waiting for a response.
 TIMEOUT = 5.0
 #: Bytes of a response body that are kept.
-MAX_ANSWER = 250
+MAX_RESPONSE = 250
 _USER_AGENT = "Postal/3.3.6"
 
 
@@ -94,11 +94,11 @@ def call_url(url: str, body: bytes, headers: dict[str, str]) -> WebhookResponse:
         timer.start()
         connection.request("POST", path, body, _complete(headers, parts))
         response = connection.getresponse()
-        text = response.read(MAX_ANSWER).decode("utf-8", "replace")
+        text = response.read(MAX_RESPONSE).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, TimeoutError) or ended.is_set():
             return WebhookResponse(-1, f"Timed out after {TIMEOUT:.0f}s")
-        return WebhookResponse(-2, f"{type(error).__name__}: {error}"[:MAX_ANSWER])
+        return WebhookResponse(-2, f"{type(error).__name__}: {error}"[:MAX_RESPONSE])
     finally:
         if timer is not None:
             timer.cancel()
@@ -130,7 +130,7 @@ def call_app(
         base_url=f"http://{app_host(app)}",
     ) as response:
         return WebhookResponse(
-            response.status_code, response.get_data(as_text=True)[:MAX_ANSWER]
+            response.status_code, response.get_data(as_text=True)[:MAX_RESPONSE]
         )
 
 

@@ -52,7 +52,7 @@ MAX_KEPT = 64
 READ_SIZE = 1024 * 1024
 #: Largest response that is read, in bytes. Postal's largest is a stored mail of 14 MB,
 #: which contains the raw mail and each attachment in base64.
-MAX_ANSWER = 128 * 1024 * 1024
+MAX_RESPONSE = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +256,13 @@ class _Adapter(HTTPAdapter):
         # requests would wrap it, copy its headers and look for cookies. Gain: 11 %.
         # Mocks call this method with responses of their own, and need the wrapper.
         return (
-            resp if isinstance(resp, _Answered) else super().build_response(req, resp)
+            resp
+            if isinstance(resp, _KeptResponse)
+            else super().build_response(req, resp)
         )
 
 
-class _Answered(HTTPResponse):
+class _KeptResponse(HTTPResponse):
     """A response to a request on one of our connections, not from a mock."""
 
 
@@ -281,7 +283,7 @@ class _Kept:
         self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
         answer = HTTPConnection.getresponse(self)  # type: ignore[arg-type]
         self._last_used = _clock()
-        return _Answered(
+        return _KeptResponse(
             body=answer,
             headers=None
             if answer.length is None
@@ -308,14 +310,14 @@ def _read(response: Any) -> Response:
     """
     announced = response.length_remaining
     try:
-        if announced is not None and announced <= MAX_ANSWER:
+        if announced is not None and announced <= MAX_RESPONSE:
             body = response.read()
         else:
             body = b""
             while piece := response.read(READ_SIZE):
                 body += piece
-                if len(body) > MAX_ANSWER:
-                    raise OSError(f"the response is larger than {MAX_ANSWER} bytes")
+                if len(body) > MAX_RESPONSE:
+                    raise OSError(f"the response is larger than {MAX_RESPONSE} bytes")
     finally:
         if announced is None or response.length_remaining:
             # The connection can't be used again. Otherwise reading the body to its end

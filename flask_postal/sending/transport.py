@@ -58,7 +58,7 @@ class HTTPTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._transports: dict[int, ConnectionPool] = {}  # by process
+        self._pools: dict[int, ConnectionPool] = {}  # by process
         self._locks: dict[int, threading.Lock] = {}
         self._headers: dict[str, str] = {}
 
@@ -90,13 +90,13 @@ class HTTPTransport:
         would never release it in the child.
         """
         pid = os.getpid()
-        transport = self._transports.get(pid)
+        transport = self._pools.get(pid)
         if transport is None:
             with self._locks.setdefault(pid, threading.Lock()):
-                transport = self._transports.get(pid)
+                transport = self._pools.get(pid)
                 if transport is None:
                     transport = self._connect()
-                    self._transports = {pid: transport}
+                    self._pools = {pid: transport}
         return transport
 
     def _connect(self) -> ConnectionPool:

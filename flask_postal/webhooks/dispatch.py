@@ -41,7 +41,7 @@ class Dispatched(Enum):
     DROPPED = 429  #: A receiver raised RejectMail with ``bounce=False``.
     FAILED = 500  #: A receiver raised something else.
     BUSY = 503  #: Another request is handling it right now.
-    UNHEARD = 0  #: Nobody listens.
+    NO_RECEIVER = 0  #: Nobody listens.
 
 
 def signal_of(event: Event) -> Signal:
@@ -74,7 +74,7 @@ def dispatch(
     """
     receivers = list(signal_of(event).receivers_for(app))
     if not receivers:
-        return Dispatched.UNHEARD
+        return Dispatched.NO_RECEIVER
     call = _Call(app, event, postal)
     if store is None:
         return call.all_of(receivers, None)

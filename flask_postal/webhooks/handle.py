@@ -46,6 +46,6 @@ def handle(
     """
     event = parse(verified)
     outcome = dispatch(event, app, postal=postal, scope=scope, store=state.store)
-    if outcome is Dispatched.UNHEARD:
+    if outcome is Dispatched.NO_RECEIVER:
         state.note_unheard(type(event).__name__)
     return outcome

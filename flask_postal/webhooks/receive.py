@@ -105,7 +105,7 @@ class Webhooks(WebhookState):
 
 
 def _respond(hook: str, outcome: Dispatched) -> Response:
-    if outcome is not Dispatched.UNHEARD:
+    if outcome is not Dispatched.NO_RECEIVER:
         return answer(outcome.value, _TEXTS[outcome])
     if hook == "inbound":
         return answer(503, "no receiver for inbound mail")
