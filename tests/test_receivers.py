@@ -273,7 +273,7 @@ def test_a_teardown_function_that_raises_does_not_change_the_response(
     assert answer.headers["Content-Length"] == "2"
     assert len(ran) == 1
     assert "the app's own fault" in caplog.text
-    assert "the app raised after our answer was made; ours is sent" in caplog.text
+    assert "the app raised after the webhook was handled" in caplog.text
 
 
 def test_an_error_when_the_response_is_closed_does_not_change_it(

@@ -101,7 +101,7 @@ def test_a_forged_request_is_refused_with_the_status_to_send(
 ) -> None:
     app, postal = make_app()
     forged = Recorded(recorded.path, recorded.headers, flip_bit(recorded.body, 100))
-    with pytest.raises(RequestRefused, match="does not fit the body") as caught:
+    with pytest.raises(RequestRefused, match="does not match the body") as caught:
         verified(app, postal, forged, hook)
     refused = pickle.loads(pickle.dumps(caught.value))
     assert (refused.status, refused.text) == (status, "wrong signature")

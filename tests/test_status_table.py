@@ -497,7 +497,7 @@ def test_a_response_that_replaces_ours_becomes_503(
     assert post(app, recorded).status_code == 503
     assert tracking + inbound == []
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert "not from our view" in errors[-1].getMessage()
+    assert "not from the webhook's view" in errors[-1].getMessage()
 
 
 def replace(response: Response) -> Response:
@@ -565,7 +565,7 @@ def test_a_form_that_the_app_has_already_read_is_logged(
     app, _ = hostile("")
     app.before_request(lambda: request.form.get("csrf_token") and None)
     assert post(app, form).status_code == 503
-    assert "has read request.form before us" in caplog.text
+    assert "has read request.form before the webhook" in caplog.text
     assert inbound == []
 
 

@@ -1,3 +1,3 @@
-"""Events in: signed bytes -> event -> receivers -> status."""
+"""Webhooks: verify Postal's requests, parse them, call receivers, and respond."""
 
 from __future__ import annotations

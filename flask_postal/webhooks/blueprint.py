@@ -1,7 +1,8 @@
-"""The routes of the webhooks.
+"""The blueprint with the two webhook routes, ``/tracking/`` and ``/inbound/``.
 
-What happens to a request is in :mod:`.receive`. What keeps the app from answering in
-the place of the views is in :mod:`.response_guard`.
+Requests are processed in :mod:`.receive`. :mod:`.response_guard` makes sure that Postal
+gets the response of these views and not one that another part of the app puts in its
+place.
 """
 
 from __future__ import annotations
@@ -19,24 +20,30 @@ if TYPE_CHECKING:
 
 __all__ = ["create_blueprint"]
 
-#: Every method, so that ours is the answer to each.
+#: All methods are routed to the views, which respond with 405 themselves. If Flask made
+#: the 405, the response guard would take it for the app's and replace it by a 503.
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
 def create_blueprint(
     webhooks_of: Callable[[Flask], Webhooks], name: str, url_prefix: str
 ) -> Blueprint:
-    """Create the blueprint with ``/tracking/`` and ``/inbound/``.
+    """Create the blueprint with the routes ``/tracking/`` and ``/inbound/``.
 
-    :param webhooks_of: Returns the receiving side of an app, which is created with the
-        first request: it imports cryptography, and an app should not wait for that at
-        its start.
+    Registering it on an app also exempts the views from CSRF protection and wraps the
+    app's ``wsgi_app`` in a :class:`.ResponseGuard`.
+
+    :param webhooks_of: Returns the :class:`.Webhooks` of an app. They are created with
+        the first request, so that starting an app doesn't wait for the import of
+        cryptography.
+    :param name: The name of the blueprint.
+    :param url_prefix: The default prefix of both URLs, such as ``"/postal"``.
     """
     blueprint = Blueprint(name, __name__, url_prefix=url_prefix)
 
     def receive(hook: str) -> Response:
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        # The proxy costs a look-up each time.
+        # The request itself, because each attribute of the proxy costs a lookup.
         req: Request = request._get_current_object()  # type: ignore[attr-defined]
         return webhooks_of(app).receive(app, req, hook)
 
@@ -46,7 +53,8 @@ def create_blueprint(
     def inbound() -> Response:
         return receive("inbound")
 
-    # Both forms are rules: to Postal, a redirect that adds a slash is a failure.
+    # Both spellings are routed. Postal doesn't follow redirects: to the 308 that adds a
+    # missing slash it reacts by bouncing the mail to its author.
     for view in (tracking, inbound):
         for rule in (f"/{view.__name__}/", f"/{view.__name__}"):
             blueprint.add_url_rule(
@@ -60,7 +68,7 @@ def create_blueprint(
     blueprint.record(
         lambda state: _guard(
             state.app,
-            f"{state.name_prefix}.{state.name}".lstrip("."),  # in another blueprint
+            f"{state.name_prefix}.{state.name}".lstrip("."),  # nested blueprints
             (state.url_prefix or "").rstrip("/"),
             tracking.__module__,
         )
@@ -69,11 +77,14 @@ def create_blueprint(
 
 
 def _guard(app: Any, name: str, url_prefix: str, module: str) -> None:
-    """Keep the app's own checks from answering Postal in our place."""
+    """Exempt the views from CSRF protection, and install the response guard."""
     hooks = ("tracking", "inbound")
 
     def exempt_from_csrf(sender: Flask, **extra: Any) -> None:
-        """Runs before the first request, when CSRFProtect is there if ever."""
+        """Runs with the first request, when all extensions have been initialised.
+
+        This way the app may initialise CSRFProtect before or after Postal.
+        """
         csrf: Any = sender.extensions.get("csrf")
         if hasattr(csrf, "exempt"):
             for function in hooks:

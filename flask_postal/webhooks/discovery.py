@@ -1,4 +1,7 @@
-"""Finds Postal's keys at ``/.well-known/jwks.json``, and follows their rotation."""
+"""Fetches Postal's keys from ``/.well-known/jwks.json``, also after a rotation.
+
+Used if no key is configured. Keys are kept in memory, per process.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,17 @@ __all__ = ["DiscoveredKeys", "Fetch", "fetch_jwks", "fit_keys"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: Seconds: between two attempts, until a set is looked at again, and until it is
-#: dropped when the server is not to be reached.
+#: Seconds between two attempts to fetch the keys, until fetched keys are refreshed, and
+#: until they are dropped if the server can't be reached. The pause keeps requests with
+#: made-up key IDs from making the app call Postal each time.
 PAUSE, FRESH, KEPT = 30.0, 15 * 60.0, 7 * 24 * 3600.0
-#: Seconds for one whole exchange.
+#: Seconds for the whole exchange with the server, not for each read. Postal waits for
+#: 5 s, and the receivers need some of that.
 TIMEOUT = 2.0
-#: Seconds after which an attempt counts as over, whatever became of it: looking up a
-#: name can't be ended.
+#: Seconds after which an attempt counts as over even if its thread still runs: a DNS
+#: lookup can't be interrupted.
 STALE = 5.0
-#: Bytes of a key set; one of a single RSA-8192 key has 1.5 kB.
+#: Bytes of the response that are read; a JWKS of one RSA-8192 key has 1.5 kB.
 MAX_SIZE = 64 * 1024
 
 Fetch = Callable[[], bytes]
@@ -36,7 +41,7 @@ Fetch = Callable[[], bytes]
 
 @dataclass(slots=True)
 class _Attempt:
-    """One fetch, which any number of threads wait for."""
+    """One fetch of the keys, for which any number of threads may wait."""
 
     begun: float
     process: int = field(default_factory=os.getpid)
@@ -44,10 +49,10 @@ class _Attempt:
 
 
 class DiscoveredKeys:
-    """The keys that a Postal serves, fetched when they are needed.
+    """The keys that a Postal server publishes, fetched when they are needed.
 
-    :param fetch: Gets the key set; raises ``OSError`` if it can't.
-    :param clock: Seconds, never going back.
+    :param fetch: Returns the JWKS as bytes; raises ``OSError`` if it can't be fetched.
+    :param clock: Returns seconds and never goes back, such as ``time.monotonic``.
     """
 
     def __init__(
@@ -55,7 +60,8 @@ class DiscoveredKeys:
     ) -> None:
         self._fetch = fetch
         self._clock = clock
-        # One for each process: a fork may copy a lock that is held.
+        # One lock for each process: a fork may copy a lock while it is held, which
+        # nobody would then release in the child.
         self._locks: dict[int, threading.Lock] = {}
         self._attempt: _Attempt | None = None
         self._keys: tuple[PublicKey, ...] = ()
@@ -63,9 +69,13 @@ class DiscoveredKeys:
         self._known: set[str] = set()
 
     def find(self, kid: str | None) -> tuple[PublicKey, ...]:
-        """Return the keys to try, none if there is no telling.
+        """Return the keys that may have signed a request.
 
-        A key that is known is returned at once, even while newer ones are fetched.
+        Known keys are returned at once, also while they are being refreshed. Only for
+        an unknown key ID, as after a rotation, the call waits up to 2.5 seconds.
+
+        :param kid: The key ID that the request names, or ``None`` for any key.
+        :returns: Empty if the server doesn't publish this key, or can't be reached.
         """
         now = self._clock()
         keys = self._matching(kid, now)
@@ -85,7 +95,10 @@ class DiscoveredKeys:
         return tuple(key for key in self._keys if kid is None or key.kid == kid)
 
     def _begin(self, now: float) -> _Attempt | None:
-        """Join the fetch under way, or begin one; ``None`` if it is too early."""
+        """Return the running attempt, or start one.
+
+        :returns: ``None`` if the last attempt ended less than :data:`PAUSE` ago.
+        """
         process = os.getpid()
         with self._locks.setdefault(process, threading.Lock()):
             attempt = self._attempt
@@ -95,11 +108,12 @@ class DiscoveredKeys:
                     return attempt
                 if now - attempt.begun < PAUSE and attempt.done.is_set():
                     return None
-            # No attempt, an attempt that has hung, or one of the process that this one
-            # was forked from, whose thread is not here.
+            # There is no attempt, or it hangs, or it was started before this process
+            # was forked: then its thread doesn't exist in this process.
             self._attempt = attempt = _Attempt(now)
-        # In a thread of its own: a request that needs no new key does not wait for
-        # it, and one that does only for a while, however slow the server is.
+        # A thread, so that a request with a known key doesn't wait at all, and one with
+        # an unknown key only for a bounded time, however slow DNS or the server is.
+        # Many requests may wait for the same attempt.
         threading.Thread(target=self._run, args=(attempt,), daemon=True).start()
         return attempt
 
@@ -119,9 +133,10 @@ class DiscoveredKeys:
 
 
 def fit_keys(content: bytes) -> tuple[PublicKey, ...]:
-    """Read the keys of a set that are fit for us; others may stand beside them.
+    """Return the usable keys of a JWKS, skipping keys of other kinds.
 
-    :raises ConfigurationError: if none is.
+    :param content: The JWKS as JSON.
+    :raises ConfigurationError: if it contains no usable key.
     """
     try:
         jwks = json.loads(content.decode("utf-8"))["keys"]
@@ -132,21 +147,28 @@ def fit_keys(content: bytes) -> tuple[PublicKey, ...]:
         with suppress(ConfigurationError):
             fit += load_keys(jwk, "jwks.json")
     if not fit:
-        raise ConfigurationError("the answer holds no RSA key for RS256")
+        raise ConfigurationError("the response contains no RSA key for RS256")
     return tuple(fit)
 
 
 def fetch_jwks(base_url: str, ca_bundle: str | None) -> bytes:
-    """GET the key set of a Postal, without an API key and without a redirect.
+    """Fetch the JWKS of a Postal server.
 
-    :raises OSError: if there is none, or it does not come in time.
+    The request carries no API key, and redirects are not followed: the keys must come
+    from the configured server.
+
+    :param base_url: ``POSTAL_API_URL``, without a trailing slash.
+    :param ca_bundle: The path of a CA bundle, or ``None`` for the default one.
+    :returns: The body of the response, which isn't parsed yet.
+    :raises OSError: if the server can't be reached, is too slow, or its response is
+        not a 200 or too large.
     """
     import requests
 
     with requests.Session() as session, _Deadline(TIMEOUT) as deadline:
         session.mount("http://", deadline.adapter())
         session.mount("https://", deadline.adapter())
-        # An auth of its own keeps requests from reading netrc.
+        # With an explicit auth, requests doesn't send passwords from ~/.netrc.
         response = session.get(
             f"{base_url}/.well-known/jwks.json",
             auth=lambda request: request,
@@ -158,24 +180,25 @@ def fetch_jwks(base_url: str, ca_bundle: str | None) -> bytes:
         )
         with response:
             if response.status_code != 200:
-                raise OSError(f"{base_url} answered HTTP {response.status_code}")
+                raise OSError(f"{base_url} responded with HTTP {response.status_code}")
             content = b""
             for piece in response.iter_content(4096):
                 content += piece
                 if len(content) > MAX_SIZE:
-                    raise OSError(f"the answer of {base_url} is too large")
+                    raise OSError(f"the response of {base_url} is too large")
             if deadline.passed:
-                raise OSError(f"the answer of {base_url} is too slow")
+                raise OSError(f"the response of {base_url} is too slow")
     return content
 
 
 class _Deadline:
-    """Ends connections when a time has passed, whatever they are doing.
+    """Context manager that shuts down connections after a time.
 
-    A time-out of requests is one for each piece that comes, and a server that sends one
-    byte a second never runs into it.
+    A timeout of requests applies to each read, so a server that sends one byte per
+    second never exceeds it.
 
-    :param seconds: How long the connections may live.
+    :param seconds: How long the connections may last in total.
+    :ivar passed: Whether the time is over.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -200,7 +223,7 @@ class _Deadline:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def adapter(self) -> Any:
-        """Make an adapter whose connections end with the deadline."""
+        """Return a requests adapter whose connections end with the deadline."""
         from requests.adapters import HTTPAdapter
 
         deadline = self
@@ -208,7 +231,7 @@ class _Deadline:
         class Watched:
             def _new_conn(self) -> socket.socket:
                 connection: socket.socket = super()._new_conn()  # type: ignore[misc]
-                # A second handle on it: TLS takes the first one over.
+                # Keep a duplicate, because wrapping the socket in TLS detaches it.
                 deadline._sockets.append(connection.dup())
                 if deadline.passed:
                     connection.close()

@@ -1,6 +1,6 @@
 """Calls the receivers of an event.
 
-Needs no request context, so that queues and replays can use :func:`dispatch` too.
+Needs no request context, so queues and replays can use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ __all__ = ["Dispatched", "Event", "dispatch", "signal_of"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: Seconds after which a receiver is warned about.
+#: Seconds. A warning is logged for a receiver that takes longer: Postal closes the
+#: connection after 5 s and tries again.
 SLOW = 2.0
 _clock = time.monotonic
 
@@ -34,18 +35,22 @@ Event = TrackingEvent | InboundEvent | ServerEvent
 
 
 class Dispatched(Enum):
-    """What became of an event."""
+    """The outcome of handling an event; the value is the HTTP status to respond with.
+
+    :attr:`NO_RECEIVER` has no status of its own: :mod:`.receive` responds to it with 200 on
+    the tracking webhook and with 503 on the inbound one.
+    """
 
     HANDLED = 200
     BOUNCED = 406  #: A receiver raised RejectMail.
     DROPPED = 429  #: A receiver raised RejectMail with ``bounce=False``.
-    FAILED = 500  #: A receiver raised something else.
-    BUSY = 503  #: Another request is handling it right now.
-    NO_RECEIVER = 0  #: Nobody listens.
+    FAILED = 500  #: A receiver raised another exception.
+    BUSY = 503  #: Another request is handling the same event right now.
+    NO_RECEIVER = 0  #: No receiver is connected.
 
 
 def signal_of(event: Event) -> Signal:
-    """Return the signal that carries an event."""
+    """Return the signal that is sent for an event."""
     if isinstance(event, InboundEvent):
         return inbound_received
     return (
@@ -63,14 +68,17 @@ def dispatch(
 ) -> Dispatched:
     """Call every receiver of an event that has not handled it successfully before.
 
-    Each runs in an app context of its own, even if another raises. What is not an
-    ``Exception`` (``SystemExit``, ``gevent.Timeout``) is raised again after the last.
+    Each receiver runs in an app context of its own, and is called even if another one
+    has raised. Something that is not an ``Exception`` (``SystemExit``,
+    ``gevent.Timeout``) is raised again after the last receiver.
 
+    :param event: The event.
     :param app: The sender of the signal.
-    :param postal: The extension, which receivers get as ``postal``.
-    :param scope: Keeps the events of several Postals apart in the store: the extension
-        key.
-    :param store: Remembers what has been handled; ``None`` handles every event.
+    :param postal: The extension, which is passed to receivers as ``postal``.
+    :param scope: The extension key. It is part of the deduplication key, so that apps
+        with several Postal servers don't confuse their events.
+    :param store: Remembers what has been handled; with ``None`` duplicates are handled
+        again.
     """
     receivers = list(signal_of(event).receivers_for(app))
     if not receivers:
@@ -84,7 +92,8 @@ def dispatch(
     if not claim.lease():
         return Dispatched.BUSY
     try:
-        # Another request may have handled it between the two questions.
+        # Check again: another request may have finished between the first check and
+        # this lease.
         if (status := claim.handled()) is not None:
             return Dispatched(status)
         dispatched = call.all_of(receivers, claim)
@@ -98,7 +107,7 @@ def dispatch(
 class _Call:
     """Calls receivers with one event.
 
-    :ivar interrupts: What receivers raised that is not an ``Exception``.
+    :ivar interrupts: What receivers have raised that is not an ``Exception``.
     """
 
     def __init__(self, app: Flask, event: Event, postal: object) -> None:
@@ -110,7 +119,7 @@ class _Call:
     def all_of(
         self, receivers: list[Callable[..., Any]], claim: Claim | None
     ) -> Dispatched:
-        """Call receivers, and raise what would end the request after the last."""
+        """Call all receivers, then raise the first of the interrupts, if any."""
         outcome = self._groups(receivers, claim)
         if self.interrupts:
             raise self.interrupts[0]
@@ -119,7 +128,11 @@ class _Call:
     def _groups(
         self, receivers: list[Callable[..., Any]], claim: Claim | None
     ) -> Dispatched:
-        """Call receivers; those that share a name share a mark."""
+        """Call the receivers that have not handled the event before.
+
+        Receivers are remembered by name. Those that share a name, such as two closures
+        of one function, can't be distinguished: they are called, and marked, together.
+        """
         if claim is None and len(receivers) == 1:
             return self._one(receivers[0])
         by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
@@ -133,7 +146,7 @@ class _Call:
                 outcomes.append(Dispatched(earlier))
                 continue
             outcome = _worst([self._one(receiver) for receiver in group])
-            # With a single receiver, that the event is done says all.
+            # With a single receiver, the mark of the event itself is enough.
             if (
                 marked is not None
                 and len(receivers) > 1
@@ -162,9 +175,10 @@ class _Call:
             _log.exception("receiver %s failed", _label(receiver))
             return Dispatched.FAILED
         except BaseException as error:  # noqa: BLE001
-            # Whatever it raises, it has not done its work, so Postal must retry. What
-            # would end the request or the process is raised after the other receivers.
-            # A cancelled async receiver is an ordinary failure.
+            # Whatever a receiver raises, its work isn't done and Postal must retry.
+            # Exceptions that end the request or the process are raised again after the
+            # other receivers have run. A cancelled async receiver is an ordinary
+            # failure, although CancelledError isn't an Exception.
             _log.exception("receiver %s failed", _label(receiver))
             if not isinstance(error, (Exception, asyncio.CancelledError)):
                 self.interrupts.append(error)
@@ -181,11 +195,14 @@ class _Call:
 
 
 def _worst(outcomes: list[Dispatched]) -> Dispatched:
-    """What the answer must say: an error before a rejection before success; between
-    two rejections, the one that tells the author."""
+    """Return the outcome that decides the response.
+
+    A failure comes first, because Postal must retry it. Of two rejections the one that
+    bounces wins, because the author learns of it.
+    """
     order = (Dispatched.FAILED, Dispatched.BOUNCED, Dispatched.DROPPED)
     return next((o for o in order if o in outcomes), Dispatched.HANDLED)
 
 
 def _label(receiver: Any) -> str:
-    return receiver_name(receiver) or f"a nameless {type(receiver).__name__}"
+    return receiver_name(receiver) or f"an unnamed {type(receiver).__name__}"

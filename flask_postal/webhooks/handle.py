@@ -1,6 +1,6 @@
 """Handles a verified request: parses it, and calls the receivers of its event.
 
-Needs no request context, so a queue or a replay can do it later and elsewhere.
+Needs no request context, so queues and replays can use it in another process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ __all__ = ["handle", "parse"]
 
 
 def parse(verified: VerifiedRequest) -> Event:
-    """Parse a request into the event that receivers get.
+    """Parse a verified request into the event that is passed to receivers.
 
-    :raises PayloadError: if it is no event of Postal's; ``.misdirected`` if it belongs
-        to the other webhook.
+    :param verified: The request.
+    :raises PayloadError: if the body can't be parsed. ``.misdirected`` is true if it
+        belongs to the other webhook, that is, if the two URLs are swapped in Postal.
     """
     if verified.hook == "inbound":
         return parse_inbound(verified.body, verified.media_type)
@@ -35,14 +36,14 @@ def handle(
     postal: object,
     scope: str,
 ) -> Dispatched:
-    """Parse a request and call every receiver that has not handled it before.
+    """Parse a request, and call every receiver that has not handled it before.
 
+    :param verified: The request.
     :param app: The sender of the signal.
-    :param state: Its store remembers what has been handled.
-    :param postal: The extension, which receivers get as ``postal``.
-    :param scope: Keeps the requests of several Postals apart in the store: the
-        extension key.
-    :raises PayloadError: as :func:`parse`.
+    :param state: The app's webhook state; its store remembers what has been handled.
+    :param postal: The extension, which is passed to receivers as ``postal``.
+    :param scope: The extension key, which is part of the deduplication key.
+    :raises PayloadError: if the body can't be parsed, see :func:`parse`.
     """
     event = parse(verified)
     outcome = dispatch(event, app, postal=postal, scope=scope, store=state.store)

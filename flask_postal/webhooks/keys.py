@@ -1,4 +1,4 @@
-"""Public keys of a Postal, in every form in which one gets them."""
+"""Loads Postal's public keys from DKIM records, PEM, JWK and JWKS."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ from ..errors import ConfigurationError
 
 __all__ = ["PublicKey", "load_keys"]
 
-#: The official installer makes keys of 1024 bits.
+#: Accepted sizes. Postal's official installer makes keys of 1024 bits, so a higher
+#: minimum would refuse most servers; the maximum bounds the time of a verification.
 MIN_BITS, MAX_BITS = 1024, 8192
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key that Postal signs with.
+    """A public key whose signatures are accepted.
 
-    :param kid: Postal's key id: the lower-case hex SHA-256 of the key's PKCS#1 DER.
+    Postal has one RSA key for the whole installation, shared by all its mail servers.
+
+    :param kid: The key ID, as in Postal's ``X-Postal-Signature-KID`` header: the
+        SHA-256 of the key's PKCS#1 DER, in lower-case hex.
     :param rsa: The key itself.
     """
 
@@ -39,12 +43,12 @@ class PublicKey:
 
     @property
     def bits(self) -> int:
-        """The size of the modulus."""
+        """The size of the key in bits."""
         return self.rsa.key_size
 
     @classmethod
     def of(cls, rsa: RSAPublicKey) -> PublicKey:
-        """Wrap a key and compute its id."""
+        """Wrap an RSA key, and compute its key ID."""
         pkcs1 = rsa.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.PKCS1
         )
@@ -52,14 +56,15 @@ class PublicKey:
 
 
 def load_keys(value: Any, setting: str = "POSTAL_WEBHOOK_KEY") -> tuple[PublicKey, ...]:
-    """Read one key or several.
+    """Load one or several public keys.
 
-    :param value: What stands after ``p=`` in Postal's DKIM record, the whole record,
-        a PEM public key (with real line breaks or ``\\n``), a JWK or a JWKS (text or
-        dict); or a list of any of these.
-    :param setting: The name of the setting, for errors.
-    :raises ConfigurationError: for anything else: a private key, another kind of key,
-        a size outside of 1024 to 8192 bits.
+    :param value: The DKIM record that ``postal default-dkim-record`` prints, or only
+        the base64 after its ``p=``; a PEM public key, with real line breaks or ``\\n``;
+        a JWK or JWKS as text or dict; or a list of any of these.
+    :param setting: The name of the setting, for error messages.
+    :returns: The keys in order, without duplicates.
+    :raises ConfigurationError: for anything else, such as a private key, a key that
+        isn't RSA, or one outside of 1024 to 8192 bits.
     """
     try:
         keys = list(_load(value))
@@ -85,22 +90,22 @@ def _load(value: Any) -> Iterable[PublicKey]:
         for item in value:
             yield from _load(item)
     else:
-        raise ValueError("it holds no key")
+        raise ValueError("it contains no key")
 
 
 def _load_text(text: str) -> Iterable[PublicKey]:
     if not text:
-        raise ValueError("it is blank")
+        raise ValueError("it is empty")
     if "PRIVATE KEY" in text:
         raise ValueError(
-            "this is a private key; it must not leave Postal, and only the public one"
+            "this is a private key; it must not leave Postal, and only the public key"
             " is needed here"
         )
     if text.startswith("{"):
         try:
             content = json.loads(text)
         except ValueError:
-            raise ValueError("it begins like JSON and is none") from None
+            raise ValueError("it begins like JSON but is not valid JSON") from None
         yield from _load_json(content)
     elif "-----BEGIN" in text:
         pems = text.replace("\\r", "").replace("\\n", "\n")
@@ -117,7 +122,7 @@ def _load_der(text: str) -> PublicKey:
     try:
         der = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("it is no base64, no PEM and no JWK") from None
+        raise ValueError("it is not base64, PEM or a JWK") from None
     return _checked(_public_key(serialization.load_der_public_key, der))
 
 
@@ -125,28 +130,28 @@ def _public_key(load: Callable[[bytes], object], data: bytes) -> object:
     try:
         return load(data)
     except (ValueError, UnsupportedAlgorithm):
-        # What cryptography says about it fills a screen.
-        raise ValueError("it is no public key, or not the whole of one") from None
+        # cryptography's own messages are several lines long, and don't help here.
+        raise ValueError("it is not a public key, or not a complete one") from None
 
 
 def _load_json(content: Any) -> Iterable[PublicKey]:
     if not isinstance(content, Mapping):
-        raise ValueError("a JWK is a JSON object")
+        raise ValueError("it is not a JWK, which is a JSON object")
     if "keys" not in content:
         yield _load_jwk(content)
         return
     keys = content["keys"]
     if not isinstance(keys, list) or not keys:
-        raise ValueError("the JWKS holds no keys")
+        raise ValueError("the JWKS contains no keys")
     for key in keys:
         yield _load_jwk(key)
 
 
 def _load_jwk(jwk: Any) -> PublicKey:
     if not isinstance(jwk, Mapping) or jwk.get("kty") != "RSA":
-        raise ValueError("the JWK is no RSA key")
+        raise ValueError("the JWK is not an RSA key")
     if "d" in jwk:
-        raise ValueError("the JWK holds a private key; only the public one is needed")
+        raise ValueError("the JWK contains a private key; use the public one")
     if jwk.get("use", "sig") != "sig" or jwk.get("alg", "RS256") != "RS256":
         raise ValueError("the JWK is not for RS256 signatures")
     modulus, exponent = (_big_number(jwk.get(name)) for name in ("n", "e"))
@@ -168,7 +173,7 @@ def _big_number(value: Any) -> int:
 
 def _checked(key: object) -> PublicKey:
     if not isinstance(key, RSAPublicKey):
-        raise ValueError("Postal signs with RSA keys, and this is another kind")
+        raise ValueError("Postal signs with RSA keys, but this is another kind of key")
     if not MIN_BITS <= key.key_size <= MAX_BITS:
         raise ValueError(
             f"an RSA key of {key.key_size} bits; {MIN_BITS} to {MAX_BITS} are accepted"

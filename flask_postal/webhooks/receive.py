@@ -1,7 +1,7 @@
-"""The webhooks of one app: verify a request, handle it, and answer Postal.
+"""The webhooks of one app: verify a request, handle it, and respond to Postal.
 
-:class:`Webhooks` is what ``postal.webhooks`` returns. Its two steps can be used apart:
-store or queue what :meth:`Webhooks.verify` returns, and pass it to
+:class:`Webhooks` is what ``postal.webhooks`` returns. Its two steps can be used
+separately: store or queue what :meth:`Webhooks.verify` returns, and pass it to
 :meth:`Webhooks.handle` later.
 """
 
@@ -29,22 +29,24 @@ __all__ = ["Webhooks"]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
-#: How Postal is answered; the statuses are explained in :mod:`.verify`.
+#: The text of the response for each outcome. :mod:`.verify` explains the statuses.
 _TEXTS = {
     Dispatched.HANDLED: "ok",
     Dispatched.BOUNCED: "rejected",
     Dispatched.DROPPED: "rejected",
     Dispatched.FAILED: "a receiver failed",
-    Dispatched.BUSY: "being handled right now",
+    Dispatched.BUSY: "already being handled",
 }
 
 
 class Webhooks(WebhookState):
-    """Receives the webhooks of one app from one Postal server.
+    """Receives the requests of one Postal server for one app.
 
-    :param scope: The extension key: it separates the requests of several Postals.
-    :param postal: The extension, which receivers get as ``postal``.
-    :raises ConfigurationError: for a key or a cache that can't be used.
+    :param settings: The settings of the app.
+    :param scope: The extension key. It is part of each deduplication key, so that apps
+        with several Postal servers don't confuse their events.
+    :param postal: The extension, which is passed to receivers as ``postal``.
+    :raises ConfigurationError: if a key or the dedupe cache can't be used.
     """
 
     def __init__(self, settings: Settings, *, scope: str, postal: object) -> None:
@@ -53,37 +55,48 @@ class Webhooks(WebhookState):
         self._postal = postal
 
     def verify(self, request: Request, hook: str) -> VerifiedRequest:
-        """Check that a request comes from our Postal; nothing is parsed.
+        """Check that a request was signed by the app's Postal server.
 
-        :param request: The request; pass the object itself
-            (``request._get_current_object()``) to save the look-ups of the proxy.
-        :param hook: ``"tracking"`` or ``"inbound"``.
-        :raises RequestRefused: if it does not; ``.status`` is the status to answer
-            with.
+        The body is not parsed, so nothing from an unknown sender reaches a parser.
+
+        :param request: The request. Passing the object itself
+            (``request._get_current_object()``) instead of the proxy is faster.
+        :param hook: The name of the webhook: ``"tracking"`` or ``"inbound"``.
+        :returns: The body and what is needed to handle it, as plain data.
+        :raises RequestRefused: if a check fails; ``.status`` is the HTTP status to
+            respond with.
         """
         return verify(request, HOOKS[hook], self)
 
     def handle(self, verified: VerifiedRequest, app: Flask | None = None) -> Dispatched:
         """Parse a verified request, and call the receivers of its event.
 
-        :param app: The app whose receivers are called; the current one if not given.
-        :returns: What became of it. With :attr:`.Dispatched.FAILED` and
-            :attr:`.Dispatched.BUSY` it must be handled again later.
-        :raises PayloadError: if it can't be parsed.
+        :param verified: What :meth:`verify` returned, now or earlier.
+        :param app: The app whose receivers are called; by default the current app.
+        :returns: The outcome. After :attr:`.Dispatched.FAILED` and
+            :attr:`.Dispatched.BUSY` the request must be handled again later.
+        :raises PayloadError: if the body can't be parsed.
         """
         if app is None:
             app = current_app._get_current_object()  # type: ignore[attr-defined]
         return handle(verified, app, self, postal=self._postal, scope=self._scope)
 
     def receive(self, app: Flask, request: Request, hook: str) -> Response:
-        """Verify a request, handle it, and return the response to Postal."""
+        """Verify and handle a request, and return the response to Postal.
+
+        Refusals and unexpected errors become responses too. The response is also
+        appended to the WSGI environment, where the :class:`.ResponseGuard` finds it
+        after the app's own code has run.
+        """
         try:
             verified = self.verify(request, hook)
             response = _respond(hook, self._handled(app, verified))
         except RequestRefused as refusal:
             response = _refuse(refusal)
         except Exception:  # noqa: BLE001
-            # Postal must retry, and no error page of the app may answer in our place.
+            # A 500 makes Postal retry. Letting the exception through would call the
+            # app's error handlers, and a friendly error page with status 200 would tell
+            # Postal that the mail has been delivered.
             reference = new_reference()
             _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
             response = answer(500, f"unexpected error [{reference}]")
@@ -95,13 +108,13 @@ class Webhooks(WebhookState):
             return self.handle(verified, app)
         except PayloadError as error:
             status = HOOKS[verified.hook].malformed
-            reason = f"the request is signed, and can't be understood: {error}"
+            reason = f"the signature is valid, but the body can't be parsed: {error}"
             if error.misdirected:
                 status = 503
                 reason = (
                     "this is the other webhook's request; swap the two URLs in Postal"
                 )
-        raise RequestRefused(status, "not understood", reason, level=logging.ERROR)
+        raise RequestRefused(status, "can't be parsed", reason, level=logging.ERROR)
 
 
 def _respond(hook: str, outcome: Dispatched) -> Response:
@@ -109,7 +122,7 @@ def _respond(hook: str, outcome: Dispatched) -> Response:
         return answer(outcome.value, _TEXTS[outcome])
     if hook == "inbound":
         return answer(503, "no receiver for inbound mail")
-    return answer(200, "ok, nobody listens")
+    return answer(200, "ok, no receiver")
 
 
 def _refuse(refusal: RequestRefused) -> Response:

@@ -1,4 +1,4 @@
-"""Recognises a stored request by its body, so that it can be handled again."""
+"""Recognises stored request bodies, so that they can be handled again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["StoredRequest", "read_stored_request"]
 
 
 class StoredRequest(NamedTuple):
-    """A stored body, and what it is.
+    """A stored body and what was recognised in it.
 
     :param request: The request, as if it had just been verified.
-    :param event: Postal's name of the event, such as ``"MessageSent"``; the format of
-        an inbound mail, such as ``"raw-json"``.
+    :param event: Postal's name of the event, such as ``"MessageSent"``, or the format
+        of an inbound mail, such as ``"raw-json"``.
     """
 
     request: VerifiedRequest
@@ -24,12 +24,13 @@ class StoredRequest(NamedTuple):
 
 
 def read_stored_request(body: bytes) -> StoredRequest:
-    """Recognise the body of a request that Postal sent.
+    """Recognise the body of a request that Postal has sent.
 
-    Nothing is verified: only pass what you have stored yourself, or got from
-    :func:`.verify`.
+    No signature is verified. Pass only bodies that were verified before they were
+    stored.
 
-    :raises ValueError: if it is neither an event nor a mail.
+    :param body: The raw body.
+    :raises ValueError: if it is neither an event nor an inbound mail.
     """
     if body.startswith(b"id=") and b"rcpt_to=" in body:
         kind = "raw-form" if b"&message=" in body else "hash-form"
@@ -45,5 +46,5 @@ def read_stored_request(body: bytes) -> StoredRequest:
         kind = "raw-json" if "message" in content else "hash-json"
         return StoredRequest(VerifiedRequest("inbound", body, JSON), kind)
     raise ValueError(
-        "this is the body of neither an event nor a mail; store it as Postal sent it"
+        "the body is neither an event nor a mail; store it exactly as Postal sent it"
     )

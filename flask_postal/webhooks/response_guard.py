@@ -1,10 +1,16 @@
-"""Keeps whatever else is in an app from answering Postal in the place of our views.
+"""WSGI middleware that makes sure that Postal gets the response of the webhook views.
 
-A login page, a CSRF check, a rate limiter or a friendly error page would lose mail: to
-Postal a redirect or a 400 is a failure for good, and a 200 a delivery. The net is a
-WSGI middleware. It sends the view's response after the after_request functions, the
-session and the teardown functions have run, so none of them can change it. Middleware
-that the app puts around it later is out of its reach.
+A login page, a CSRF check, a rate limiter or a friendly error page in place of that
+response would lose mail: Postal takes a 200 for a delivery, bounces inbound mail after
+a redirect or a 400, and drops it after a 429. If the view wasn't called, the response
+is replaced by a 503, after which Postal retries; if it was, its own response is sent.
+
+This is a middleware and not an ``after_request`` function, because Flask runs those in
+the reverse order of their registration, so that one which the app has registered
+earlier could still change the response, as could the session. A ``teardown_request``
+function that raises would even turn a handled event into a 500. The middleware sends
+the response after all of these have run. It has no control over middleware that the app
+wraps around it later.
 """
 
 from __future__ import annotations
@@ -27,12 +33,14 @@ WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class ResponseGuard:
-    """A WSGI middleware that answers our two endpoints with what our view made.
+    """WSGI middleware that sends the webhook views' own responses, or a 503.
 
-    :param wsgi_app: The app.
-    :param endpoints: Our endpoints.
-    :param paths: Where they are, without a slash at the end: for requests that the app
-        answers before it looks for an endpoint.
+    Other requests pass through unchanged.
+
+    :param wsgi_app: The WSGI app to wrap.
+    :param endpoints: The endpoints of the webhook views.
+    :param paths: The paths of the webhooks, without a trailing slash. They identify
+        requests that get a response before an endpoint is known.
     """
 
     def __init__(self, wsgi_app: WSGI, endpoints: set[str], paths: set[str]) -> None:
@@ -43,9 +51,10 @@ class ResponseGuard:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Pass a request on, and look at the answer if the request is ours."""
+        """Call the app, and replace its response if the request is for a webhook."""
         started = False
-        # A list, which a middleware that copies the environment passes on.
+        # A list and not a value, because the app's middleware may copy the environment:
+        # the copy then has the same list, to which the view appends.
         made_here: list[SavedResponse] = environ.setdefault(SAVED_RESPONSES, [])
 
         def start(status: str, headers: Any, exc_info: Any = None) -> Any:
@@ -57,7 +66,8 @@ class ResponseGuard:
                 made_here.append(_refuse(environ, status))
             elif not status.startswith(str(made_here[-1].status)):
                 _log.error(
-                    "%s: the app made HTTP %s of our %d; ours is sent",
+                    "%s: the app changed the status to HTTP %s; the webhook's own"
+                    " response, HTTP %d, is sent",
                     ascii(environ.get("PATH_INFO")),
                     ascii(status),
                     made_here[-1].status,
@@ -67,16 +77,17 @@ class ResponseGuard:
         iterable: Iterable[bytes] = ()
         try:
             iterable = self._wsgi_app(environ, start)
-            if not started:  # a generator, which begins with its first piece
+            if not started:  # a generator calls start() with its first piece
                 pieces = iter(iterable)
                 whole = chain([next(pieces, b"")], pieces)
                 iterable = ClosingIterator(whole, getattr(iterable, "close", None))
         except Exception:
-            # After the view: a teardown_request function, in most cases.
+            # The view is done, so this is a teardown_request function in most cases.
             if not made_here:
                 raise
             _log.exception(
-                "%s: the app raised after our answer was made; ours is sent",
+                "%s: the app raised after the webhook was handled; the webhook's own"
+                " response is sent",
                 ascii(environ.get("PATH_INFO")),
             )
         if not made_here:
@@ -94,7 +105,10 @@ class ResponseGuard:
 
 
 def _close(iterable: Iterable[bytes]) -> None:
-    """End the app's own answer, which nobody reads."""
+    """Close the app's response, which is discarded.
+
+    Closing it runs what Flask does at the end of a request, which may raise.
+    """
     close = getattr(iterable, "close", None)
     if close is None:
         return
@@ -105,11 +119,11 @@ def _close(iterable: Iterable[bytes]) -> None:
 
 
 def _discard(data: bytes) -> None:
-    """Take what an app writes by WSGI's old ``write()``."""
+    """Ignore what an app writes with the ``write()`` that WSGI's start_response has."""
 
 
 def _refuse(environ: dict[str, Any], status: str) -> SavedResponse:
-    """Make 503 where something else answered."""
+    """Make the 503 for a request to which something else than the view responded."""
     cause = "a WSGI middleware of the app"
     if has_request_context():
         cause = "a before_request function or an error handler of the app"
@@ -118,8 +132,8 @@ def _refuse(environ: dict[str, Any], status: str) -> SavedResponse:
     response = log_and_answer(
         503,
         "not answered by Flask-Postal",
-        f"HTTP {status[:3]!a} came from {cause}, and not from our view; exempt the"
-        " webhooks from it",
+        f"HTTP {status[:3]!a} came from {cause}, and not from the webhook's view;"
+        " exempt the webhooks from it",
         logging.ERROR,
         where=str(environ.get("PATH_INFO")),
     )

@@ -1,4 +1,4 @@
-"""What Postal is answered: a status and a few words of ASCII."""
+"""Responses to Postal: a status and a few words of ASCII."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ SAVED_RESPONSES = "flask_postal.answer"
 
 
 class SavedResponse:
-    """What a view made, out of reach of the app's own code."""
+    """A copy of a view's response that the app's own code can't change.
+
+    After the view, after_request functions and the session may change the response
+    object. The :class:`.ResponseGuard` sends this copy.
+    """
 
     __slots__ = ("content", "headers", "line", "status")
 
@@ -40,11 +44,17 @@ class SavedResponse:
 def log_and_answer(
     status: int, text: str, why: str, level: int, where: str | None = None
 ) -> Response:
-    """Answer, and log why under the same reference.
+    """Make a response, and log its reason with the same reference.
 
-    Nothing from the request stands in the answer, and in the log only as ASCII.
+    The response contains nothing from the request, and the log only ASCII, so that a
+    stranger can't forge log lines.
 
-    :param where: What the request was for; the current one's endpoint if not given.
+    :param status: The HTTP status.
+    :param text: The text of the response, to which the reference is added.
+    :param why: The reason, for the log only.
+    :param level: The level to log it with.
+    :param where: What the request was for, for the log; by default the endpoint of the
+        current request.
     """
     reference = new_reference()
     _log.log(
@@ -59,10 +69,17 @@ def log_and_answer(
 
 
 def new_reference() -> str:
-    """Make what stands in the answer and in the log, so that one finds the other."""
+    """Make a random reference that links a response to its line in the log.
+
+    Postal stores the response, so the reference can be found on both sides.
+    """
     return secrets.token_hex(4)
 
 
 def answer(status: int, text: str) -> Response:
-    """Answer in short ASCII: Postal stores it, and chokes on more than 64 kB."""
+    """Make a plain-text response.
+
+    Keep the text short and in ASCII: Postal stores it, and a response of over 65,535
+    bytes blocks that event in Postal for good.
+    """
     return Response(text, status, content_type="text/plain; charset=utf-8")

@@ -1,4 +1,4 @@
-"""What one app needs to receive from one Postal: keys, secrets, limits, memory."""
+"""State that one app keeps for the webhooks of one Postal server."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ _log = logging.getLogger("flask_postal.webhooks")
 
 
 class WebhookState:
-    """The receiving side of one app, made by ``init_app``.
+    """Keys, secrets, limits and the dedupe store of one app.
 
-    :raises ConfigurationError: for a key or a cache that can't be used.
+    :param settings: The settings of the app, as they are when this is created.
+    :raises ConfigurationError: if a key or the dedupe cache can't be used.
+    :ivar prefix: The prefix of the settings, for error messages.
+    :ivar secrets: The accepted ``user:password`` pairs; empty if none is configured.
+    :ivar require_sha256: Whether a SHA-1 signature alone is refused.
+    :ivar configured_keys: The keys in ``WEBHOOK_KEY``; empty if keys are discovered.
+    :ivar store: The dedupe store, or ``None`` if duplicates are not recognised.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -39,7 +45,8 @@ class WebhookState:
         elif settings.api_url is not None and (
             settings.api_url.startswith("https://") or settings.api_is_loopback
         ):
-            # Over plain http from elsewhere anybody could hand us a key.
+            # Only over https or loopback: over plain http an attacker on the network
+            # could replace the keys, and then sign requests.
             self._discovered = DiscoveredKeys(
                 partial(fetch_jwks, settings.api_url, settings.ca_bundle)
             )
@@ -55,16 +62,26 @@ class WebhookState:
 
     @property
     def discovers_keys(self) -> bool:
-        """Whether keys are fetched from Postal. One that serves them signs with
-        SHA-256."""
+        """Whether keys are fetched from Postal.
+
+        Then a SHA-256 signature is required, because a Postal that publishes its keys
+        is 3.2 or later and always sends one.
+        """
         return self._discovered is not None
 
     def max_bytes(self, hook: str) -> int:
-        """Return the limit for a body."""
+        """Return the largest accepted body in bytes.
+
+        :param hook: ``"tracking"`` or ``"inbound"``.
+        """
         return self._max_bytes[hook]
 
     def find_keys(self, kid: str | None) -> tuple[PublicKey, ...]:
-        """Return the keys to try for a KID header; none if there is no telling."""
+        """Return the keys that may have signed a request.
+
+        :param kid: The key ID that the request names, or ``None`` for any key.
+        :returns: Empty if there is no such key, or the keys can't be fetched now.
+        """
         if self._discovered is not None:
             return self._discovered.find(kid)
         return tuple(
@@ -72,12 +89,15 @@ class WebhookState:
         )
 
     def note_unheard(self, kind: str) -> None:
-        """Warn, once, that an event has no receiver."""
+        """Log a warning that an event has no receiver, once for each kind.
+
+        :param kind: The name of the event's class.
+        """
         if kind not in self._unheard:
             self._unheard.add(kind)
             _log.warning(
                 "no receiver is connected for %s; inside create_app() connect with"
-                " weak=False, for blinker holds receivers weakly",
+                " weak=False, because blinker keeps only weak references to receivers",
                 kind,
             )
 

@@ -1,11 +1,17 @@
-"""Verifies a webhook request, before anything in it is parsed.
+"""Verifies a webhook request before anything in it is parsed.
 
-The checks run in a fixed order, cheap and safe ones first: method, length, basic auth,
-signature headers, media type, key, body, signature. The first that fails decides the
-status. What a status means to Postal: a tracking event is sent again unless the app
-answers 2xx, six times at most; an inbound mail is sent again only after a 5xx, is
-dropped after a 429, and is returned to its author after anything else. So whatever may
-be a mistake on our side is 503 for inbound mail, until somebody has read the log.
+The checks run in a fixed order: method, length, basic auth, signature headers, media
+type, key, body, signature. The first one that fails decides the status. The order is
+from cheap to expensive, and everything that can be decided from the headers comes
+before the body is read: a stranger can't make the app read 32 MB, and only a request
+that carries a signature can make it look for keys, which may take an HTTP request.
+
+The statuses follow from what Postal does with them, as observed on Postal 3.3.6; its
+documentation is wrong here. A tracking event is sent up to six times, until the
+response is 2xx. Inbound mail is retried only after a 5xx, for about 31 hours. After a
+429 Postal drops it silently, and after anything else that isn't 2xx it bounces the mail
+to its author at once. Therefore the response to inbound mail is 503 wherever the cause
+may be the app's own configuration: the mail waits until somebody has read the log.
 """
 
 from __future__ import annotations
@@ -28,22 +34,30 @@ from .state import WebhookState
 
 __all__ = ["HOOKS", "INBOUND", "TRACKING", "Hook", "VerifiedRequest", "verify"]
 
-#: Header -> its key in the WSGI environment.
+#: Names of the signature headers, with their keys in the WSGI environment. Reading the
+#: environment is cheaper than ``request.headers``.
 _SIGNATURE_HEADERS = tuple(
     (name, f"HTTP_{name.upper().replace('-', '_')}")
     for name in (SHA256_HEADER, SHA1_HEADER, KID_HEADER)
 )
-#: Attributes that a Werkzeug request has once its body has been read.
+#: Attributes that a Werkzeug request has only once something has read its body.
 _READ_BEFORE = frozenset({"stream", "_cached_data", "data", "form", "files"})
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """The differences between the two webhooks.
+    """What differs between the two webhooks.
 
-    The statuses are those of the table in the documentation, "Webhooks and security".
+    The four statuses are those of the table in the documentation, "Webhooks and
+    security".
 
-    :param max_bytes: The name of the setting that limits a body.
+    :param name: ``"tracking"`` or ``"inbound"``.
+    :param media_types: The media types that Postal may send.
+    :param max_bytes: The name of the setting that limits the body, without its prefix.
+    :param wrong_signature: HTTP status for a signature that isn't Postal's.
+    :param unauthorized: HTTP status for missing or wrong basic auth.
+    :param malformed: HTTP status for a body that is incomplete or can't be parsed.
+    :param too_large: HTTP status for a body that is over the limit.
     """
 
     name: str
@@ -78,15 +92,16 @@ HOOKS = {hook.name: hook for hook in (TRACKING, INBOUND)}
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRequest:
-    """A request that our Postal signed: plain data, to handle now or later.
+    """A request whose signature has been verified.
 
-    It can be pickled or stored, and handled in another process.
+    It is plain data, which can be pickled or stored, and handled later or in another
+    process.
 
-    :param hook: ``"tracking"`` or ``"inbound"``.
-    :param body: The raw body.
-    :param media_type: Its media type, without parameters.
-    :param kid: The key id (KID) that the request named; ``None`` if it named none.
-    :param received_at: When it was received, aware, in UTC.
+    :param hook: The name of the webhook: ``"tracking"`` or ``"inbound"``.
+    :param body: The raw body, exactly as Postal signed it.
+    :param media_type: The media type of the body, without parameters.
+    :param kid: The key ID (KID) in the request's headers, or ``None``.
+    :param received_at: When the request was received, as an aware datetime in UTC.
     """
 
     hook: str
@@ -97,11 +112,12 @@ class VerifiedRequest:
 
 
 def verify(request: Request, hook: Hook, state: WebhookState) -> VerifiedRequest:
-    """Check a request, and return what was signed.
+    """Check a request, and return the signed body with what is needed to handle it.
 
     :param request: Flask's request object itself, not the proxy.
-    :param state: The keys, secrets and limits to check with.
-    :raises RequestRefused: if a check fails.
+    :param hook: The webhook that was called: :data:`TRACKING` or :data:`INBOUND`.
+    :param state: The keys, secrets and limits of the app.
+    :raises RequestRefused: if a check fails. Its ``status`` depends on the webhook.
     """
     environ = request.environ
     if environ["REQUEST_METHOD"] != "POST":
@@ -114,7 +130,7 @@ def verify(request: Request, hook: Hook, state: WebhookState) -> VerifiedRequest
     )
     signature = _signature(environ, hook, state, authorized=authorized)
     media_type = environ.get("CONTENT_TYPE", "")
-    if media_type not in hook.media_types:  # without parameters, as Postal writes it
+    if media_type not in hook.media_types:  # fast path: Postal sends no parameters
         media_type = request.mimetype
     if media_type not in hook.media_types:
         raise RequestRefused(
@@ -128,8 +144,8 @@ def verify(request: Request, hook: Hook, state: WebhookState) -> VerifiedRequest
         raise RequestRefused(
             503,
             "no key for this signature",
-            f"no key to check {signature.kid!a} with; set {state.prefix}WEBHOOK_KEY to"
-            " what `postal default-dkim-record` prints",
+            f"no key with the key ID {signature.kid!a} is known; set"
+            f" {state.prefix}WEBHOOK_KEY to what `postal default-dkim-record` prints",
             level=logging.ERROR,
         )
     body = _read(request, hook, length, limit, setting)
@@ -145,7 +161,11 @@ def _signature(
 ) -> Signature:
     """Read the signature headers.
 
-    :param authorized: Whether the request carried our secret.
+    Without any, a request isn't from Postal and gets a 403. But if an inbound request
+    has the right password, a proxy has probably removed the headers from genuine mail:
+    then the response is 503, so that Postal keeps the mail.
+
+    :param authorized: Whether the request has passed basic auth.
     """
     headers = {name: environ[key] for name, key in _SIGNATURE_HEADERS if key in environ}
     if SHA256_HEADER not in headers and SHA1_HEADER not in headers:
@@ -153,13 +173,14 @@ def _signature(
             raise RequestRefused(
                 503,
                 "no signature",
-                "the password is right and the signature headers are missing: does a"
+                "the password is right but the signature headers are missing: does a"
                 " proxy strip them?",
                 level=logging.ERROR,
             )
         raise RequestRefused(
             403, "no signature", "no signature header", level=logging.WARNING
         )
+    # A server that publishes its keys is Postal 3.2 or later, which signs with SHA-256.
     try:
         return Signature.read(
             headers, require_sha256=state.require_sha256 or state.discovers_keys
@@ -177,7 +198,10 @@ def _forged(hook: Hook, error: SignatureError) -> RequestRefused:
 def _length(
     environ: dict[str, Any], hook: Hook, limit: int, setting: str
 ) -> int | None:
-    """Check Content-Length; ``None`` if the server marks the end in another way."""
+    """Return the checked Content-Length in bytes.
+
+    :returns: ``None`` for a chunked request, whose end the WSGI server finds.
+    """
     text = environ.get("CONTENT_LENGTH") or ""
     if not text and environ.get("wsgi.input_terminated"):
         return None
@@ -185,9 +209,10 @@ def _length(
         raise RequestRefused(
             hook.malformed,
             "no length",
-            "Content-Length is no number",
+            "Content-Length is missing or not a number",
             level=logging.WARNING,
         )
+    # int() takes quadratic time for long numbers, and refuses over 4300 digits.
     if len(text) > 15 or int(text) > limit:
         raise _too_large(hook, setting, text[:20], limit)
     return int(text)
@@ -197,16 +222,23 @@ def _too_large(hook: Hook, setting: str, size: str, limit: int) -> RequestRefuse
     return RequestRefused(
         hook.too_large,
         "too large",
-        f"the body has {size} bytes, and {limit} are allowed; raise {setting} if it is"
-        " genuine",
+        f"the body has {size} bytes but at most {limit} are allowed; raise {setting} if"
+        " the request is genuine",
         level=logging.ERROR,
     )
 
 
 def _authorize(req: Request, pairs: Sequence[str], hook: Hook, setting: str) -> bool:
-    """Check basic auth against every pair, raw and percent-decoded.
+    """Check basic auth against the configured ``user:password`` pairs.
 
-    Postal sends what stands in the URL without decoding it.
+    Each is compared as it is and percent-decoded: Postal sends the user and password of
+    its URL without decoding them (``p%40ss`` for ``p@ss``), and the setting may be
+    written either way. All pairs are compared, each in constant time, so that timing
+    reveals nothing.
+
+    :returns: Whether a password was checked; ``False`` if none is configured.
+    :raises RequestRefused: if a password is configured and the request has none of
+        them.
     """
     if not pairs:
         return False
@@ -235,8 +267,13 @@ def _authorize(req: Request, pairs: Sequence[str], hook: Hook, setting: str) -> 
 def _read(
     req: Request, hook: Hook, length: int | None, limit: int, setting: str
 ) -> bytes:
-    """Read the raw body, by our own limit and before anything parses it."""
-    # What the app's own code has read before us is in Werkzeug's hands.
+    """Return the raw body, limited by the app's setting for this webhook.
+
+    ``request.form`` must not be touched before: parsing a form consumes the raw body
+    that the signature is for, and Flask's MAX_FORM_MEMORY_SIZE (500 kB by default)
+    would answer a large form with 413.
+    """
+    # If a before_request function has read the body, only Werkzeug still has it.
     touched = not req.__dict__.keys().isdisjoint(_READ_BEFORE)
     try:
         if length is not None and not touched:
@@ -247,27 +284,30 @@ def _read(
     except (HTTPException, OSError) as error:
         raise RequestRefused(
             hook.malformed,
-            "the body is short",
+            "incomplete body",
             f"the body could not be read: {type(error).__name__}",
             level=logging.WARNING,
         ) from None
     if len(body) > limit:
         raise _too_large(hook, setting, f"over {limit}", limit)
     if length is not None and len(body) != length:
-        why = f"{len(body)} of {length} bytes came"
+        why = f"{len(body)} of {length} bytes were received"
         if "form" in req.__dict__ or "files" in req.__dict__:
             why = (
-                "the app's own code has read request.form before us, and the raw body"
-                " is gone: call request.get_data(cache=True) before it"
+                "the app's own code has read request.form before the webhook, and the"
+                " raw body is gone: call request.get_data(cache=True) before that"
             )
         raise RequestRefused(
-            hook.malformed, "the body is short", why, level=logging.ERROR
+            hook.malformed, "incomplete body", why, level=logging.ERROR
         )
     return body
 
 
 def _read_input(stream: Any, length: int) -> bytes:
-    """Read so many bytes, or to the end of the input."""
+    """Read the given number of bytes, or less if the input ends before.
+
+    One ``read`` may return less than it is asked for; the loop is for such servers.
+    """
     body: bytes = stream.read(length)
     while len(body) < length and (piece := stream.read(length - len(body))):
         body += piece
