@@ -413,8 +413,8 @@ def test_a_cache_that_fails_slowly_is_asked_only_once(
     ("make", "why"),
     [
         (lambda tmp: SimpleCache(), "one process"),
-        (lambda tmp: NullCache(), "keeps nothing"),
-        (lambda tmp: FileSystemCache(str(tmp)), "at once"),
+        (lambda tmp: NullCache(), "stores nothing"),
+        (lambda tmp: FileSystemCache(str(tmp)), "at the same time"),
         (lambda tmp: object(), "no add"),
         (lambda tmp: {}, "no add"),
     ],

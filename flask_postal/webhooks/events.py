@@ -1,4 +1,4 @@
-"""The normalized events that receivers get."""
+"""The normalized events that are passed to receivers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ __all__ = ["InboundEvent", "MailEvent", "ServerEvent", "TrackingEvent"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailEvent(Outcome):
-    """What all events about a mail tell, beside an :class:`.Outcome`.
+    """Base class of the events of the tracking webhook.
 
-    :param event_id: The event's UUID, the same in every attempt to deliver it.
-    :param created_at: When Postal wrote the event, aware, in UTC.
-    :param timestamp: When it happened, as far as Postal tells; else ``created_at``.
-    :param id: Postal's number of the mail, unique within one mail server:
-        ``result.recipients[...].id``. (Anymail calls this message_id.)
-    :param token: Postal's token of the mail, unique everywhere.
+    Together with the fields of :class:`.Outcome` these are the fields that all events
+    about a message have. A field is ``None`` if Postal doesn't send it.
+
+    :param event_id: The event's UUID, the same in all of Postal's retries.
+    :param created_at: When Postal created the event, as an aware datetime in UTC.
+    :param timestamp: When it happened, as an aware datetime in UTC; the same as
+        ``created_at`` if Postal doesn't say.
+    :param id: Postal's number of the message, unique within one mail server. Compare it
+        with ``result.recipients[...].id``. (Anymail calls this message_id.)
+    :param token: Postal's token of the message, unique across mail servers.
     :param message_id: The Message-ID header, without angle brackets.
     :param recipient: The envelope recipient.
-    :param sender: The address in From, ``None`` for a null sender.
-    :param subject: The subject, cut by Postal at 200 characters.
-    :param esp_event: Postal's dict as it came, passwords in URLs aside.
-    :param dedupe_key: What is equal for two deliveries of one event.
+    :param sender: The address in From; ``None`` for a null sender.
+    :param subject: The subject, which Postal cuts at 200 characters.
+    :param esp_event: The whole body as a dict, with passwords in URLs redacted.
+    :param dedupe_key: A string that is the same for each delivery of one event.
     """
 
     event_id: str | None = None
@@ -46,18 +50,19 @@ class MailEvent(Outcome):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingEvent(MailEvent):
-    """Something became of a mail that was sent.
+    """An event about a message that was sent, such as a delivery, a bounce or a click.
 
-    Postal makes no promise about order, and repeats some: ``deferred`` up to 18 times,
-    ``opened`` and ``clicked`` with every hit. What is not told here is told in
+    Events arrive in any order. Postal sends ``deferred`` up to 18 times for a message,
+    and ``opened`` and ``clicked`` each time. The other fields are documented in
     :class:`MailEvent` and :class:`.Outcome`.
 
-    :param tags: The tag, as a list of none or one.
+    :param tags: The tag of the message, as a list of at most one.
     :param click_url: The link that was clicked.
-    :param user_agent: The browser that opened or clicked.
-    :param ip_address: Where it did so from.
-    :param bounce: Postal's dict of the bounce mail, for a bounce.
-    :param metadata: Always ``{}``: Postal keeps none.
+    :param user_agent: The User-Agent that opened the message or clicked a link.
+    :param ip_address: The IP address that it came from.
+    :param bounce: Postal's dict about the bounce mail, if the message bounced.
+    :param metadata: Always ``{}``, because Postal has no metadata. It is here for code
+        that was written for Anymail.
     """
 
     tags: list[str] = field(default_factory=list)
@@ -70,17 +75,22 @@ class TrackingEvent(MailEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEvent(MailEvent):
-    """Something about the mail server itself, or about mail that came in.
+    """An event about the mail server itself, or about an inbound mail.
 
-    :param event: Postal's name: ``DomainDNSError``, ``SendLimitApproaching``,
-        ``SendLimitExceeded``; or a ``Message...`` event about incoming mail, that is,
-        how an endpoint of ours answered.
+    Postal also sends ``Message...`` events for inbound mail, which report how the app
+    responded to it. They are not a :class:`TrackingEvent`, because the app hasn't sent
+    the mail that they are about.
+
+    :param event: Postal's name of the event: ``DomainDNSError``,
+        ``SendLimitApproaching``, ``SendLimitExceeded``, or a ``Message...`` event about
+        an inbound mail.
     :param server: The permalink of the mail server.
     :param organization: The permalink of its organization.
-    :param domain: The domain whose DNS is wrong.
-    :param problems: ``spf``, ``dkim``, ``mx``, ``return_path`` -> what is wrong.
-    :param volume: Mails sent in the last hour.
-    :param limit: How many may be.
+    :param domain: The domain whose DNS records are wrong.
+    :param problems: The wrong DNS records: ``spf``, ``dkim``, ``mx`` or
+        ``return_path``, each with what is wrong.
+    :param volume: Messages sent in the last hour.
+    :param limit: Messages that may be sent in an hour.
     """
 
     event: str
@@ -94,16 +104,16 @@ class ServerEvent(MailEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundEvent:
-    """A mail has come in.
+    """An inbound mail that Postal has delivered to the app.
 
     :param message: The mail.
     :param id: Postal's number of the mail, unique within one mail server.
     :param token: Postal's token of the mail; ``None`` in the RawMessage formats.
-    :param timestamp: When Postal took the mail, aware, in UTC; ``None`` in the
-        RawMessage formats.
-    :param format: Which of Postal's formats it came in: ``"raw-json"``, ``"raw-form"``,
+    :param timestamp: When Postal received the mail, as an aware datetime in UTC;
+        ``None`` in the RawMessage formats.
+    :param format: The format of Postal's request: ``"raw-json"``, ``"raw-form"``,
         ``"hash-json"`` or ``"hash-form"``.
-    :param digest: Makes a digest of the mail, where it has no token.
+    :param digest: Returns a digest of the mail, which identifies a mail without token.
     """
 
     message: InboundMessage
@@ -115,6 +125,8 @@ class InboundEvent:
 
     @property
     def dedupe_key(self) -> str:
-        """What is equal for two deliveries of one mail: its token, or its number and
-        a digest of its bytes."""
+        """A string that is the same for each delivery of one mail.
+
+        It is the token or, in the RawMessage formats, the number and a digest.
+        """
         return self.token or f"{self.id}:{self.digest()}"

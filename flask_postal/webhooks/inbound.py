@@ -1,5 +1,8 @@
-"""The body of an inbound request, in any of Postal's four formats ->
-:class:`.InboundEvent`."""
+"""Parses inbound requests in any of Postal's four formats into :class:`.InboundEvent`.
+
+Postal sends an email either as raw MIME ("RawMessage") or as the fields that it has
+parsed itself ("Hash"), each as JSON or as a form.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +26,31 @@ __all__ = ["FORM", "JSON", "parse_inbound"]
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
-# All that Postal's encoder writes. A DKIM-signed block of headers, which carries a
-# signature by the same key, has other characters.
+# Exactly what Postal's encoder writes; not every valid form. Postal makes its DKIM
+# signatures with the same key, so a DKIM-signed block of headers that is posted as a
+# form has a valid signature. But it contains other characters, or no "id=".
 _FORM_BODY = re.compile(rb"id=\d+&[A-Za-z0-9*\-._+%=&]*")
 _BROKEN_CODE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ATTACHMENT = re.compile(r"attachments\[(\d{1,4})\]\[(\w{1,20})\]")
-#: Fields of a form that are read; the largest mails have a few hundred.
+#: Accepted fields of a form; even mails with many attachments have only a few hundred.
 _MAX_FIELDS = 10_000
-#: Bytes at the beginning and at the end of a mail in base64 that, with its envelope and
-#: its length, tell it from others of the same number, which a second mail server may
-#: give: the Received headers with their times are among them.
+#: Bytes of base64 at the beginning and at the end of a mail that go into its digest,
+#: besides envelope and length. A second mail server may have a mail with the same
+#: number, but not with the same Received headers, which contain times.
 _SAMPLE = 32 * 1024
 
 
 def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
-    """Read the body of an inbound request.
+    """Parse the body of an inbound request.
 
-    :param body: The raw body, whose signature has been verified.
+    Only the request is parsed here. The email in it is parsed when an attribute of
+    ``event.message`` is used, and however broken it is, that is never an error: a
+    PayloadError would make Postal retry a mail that can't get better.
+
+    :param body: The raw body. Its signature must have been verified.
     :param content_type: ``application/json`` or ``application/x-www-form-urlencoded``.
-    :raises PayloadError: if it is no mail from Postal; ``.misdirected`` if it is a
-        tracking event.
+    :raises PayloadError: if it isn't a mail from Postal; ``.misdirected`` is true if it
+        is a tracking event.
     """
     form = content_type == FORM
     mail: Base64Mail | None = None
@@ -53,13 +61,13 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
         rest, text = cut
         mail = Base64Mail(text=text)
         fields = read_json_object(rest)
-        if fields.get("message") != "":  # there is a second one
+        if fields.get("message") != "":  # there is a second "message"
             fields, mail = read_json_object(body), None
     else:
         fields = read_json_object(body)
     if "rcpt_to" not in fields:
         raise PayloadError(
-            "the body is no mail", misdirected="event" in fields and "uuid" in fields
+            "the body is not a mail", misdirected="event" in fields and "uuid" in fields
         )
     kind = "form" if form else "json"
     sender = as_str(fields.get("mail_from")) or None
@@ -73,7 +81,7 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
     elif token:
         source, name = FieldsMail(fields, null_sender=sender is None), f"hash-{kind}"
     else:
-        raise PayloadError("the body holds neither a message nor a token")
+        raise PayloadError("the body contains neither a message nor a token")
     return InboundEvent(
         message=InboundMessage(
             source,
@@ -89,10 +97,13 @@ def parse_inbound(body: bytes, content_type: str = JSON) -> InboundEvent:
 
 
 def _digest(text: bytes | memoryview, envelope: str) -> str:
-    """Tell a mail in base64 from others, in a time that does not grow with it.
+    """Return a digest of a mail, in a time that doesn't depend on its size.
 
-    Retries of the raw formats are byte for byte the same. The signature would be a
-    digest too, but not the same one after Postal has got a new key.
+    Retries of the RawMessage formats are identical byte for byte. The signature would
+    identify a mail too, but it changes if Postal gets a new key between two retries.
+
+    :param text: The mail in base64.
+    :param envelope: The envelope sender and recipient.
     """
     digest = hashlib.sha256(f"{envelope}:{len(text)}:".encode("utf-8", "replace"))
     digest.update(text[:_SAMPLE])
@@ -101,7 +112,10 @@ def _digest(text: bytes | memoryview, envelope: str) -> str:
 
 
 def _read_form(body: bytes) -> Mapping[str, Any]:
-    """Read a form as Postal writes it: a key without ``=`` is null."""
+    """Parse a form as Postal writes it, where a key without ``=`` means null.
+
+    :raises PayloadError: if Postal can't have written it.
+    """
     if not _FORM_BODY.fullmatch(body) or _BROKEN_CODE.search(body):
         raise PayloadError("the form is not what Postal's encoder writes")
     pairs = body.decode("ascii").split("&", _MAX_FIELDS)
@@ -129,8 +143,11 @@ def _read_form(body: bytes) -> Mapping[str, Any]:
 
 
 def _unquote(text: str) -> str:
-    """Do what ``urllib.parse.unquote_plus`` does, which takes 40 times the memory of a
-    text in which all is quoted: ``%41`` is ``=41`` in quoted-printable."""
+    """Decode a value of a form, like ``urllib.parse.unquote_plus``.
+
+    That function needs 40 times the memory of a text in which every byte is quoted.
+    Rewritten as quoted-printable (``%41`` becomes ``=41``), the text is decoded in C.
+    """
     if "%" not in text:
         return text.replace("+", " ")
     quoted = text.replace("+", " ").replace("=", "%3D").replace("%", "=")

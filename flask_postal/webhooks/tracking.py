@@ -1,5 +1,4 @@
-"""The body of a tracking webhook -> :class:`.TrackingEvent` or
-:class:`.ServerEvent`."""
+"""Parses tracking webhooks into :class:`.TrackingEvent` or :class:`.ServerEvent`."""
 
 from __future__ import annotations
 
@@ -24,26 +23,30 @@ from .events import ServerEvent, TrackingEvent
 
 __all__ = ["parse_tracking"]
 
-#: ``/`` or ``:``, written with its code.
+#: ``/`` or ``:``, escaped by its code point as JSON allows.
 _ESCAPED_URL = re.compile(rb"\\u00(?:2[fF]|3[aA])")
-#: Stands for every event that the table does not have.
+#: Used for events that the vocabulary doesn't have. A new event of a later Postal is
+#: passed on as ``unknown`` instead of being refused.
 _UNKNOWN = PostalEvent(name=None)
 _RECORDS = ("spf", "dkim", "mx", "return_path")
 
 
 def parse_tracking(body: bytes) -> TrackingEvent | ServerEvent:
-    """Read the body of a tracking webhook.
+    """Parse the body of a tracking webhook.
 
-    :param body: The raw body, whose signature has been verified.
-    :raises PayloadError: if it is no event of Postal's; ``.misdirected`` if it is a
-        mail.
+    Unknown events and fields, and values of the wrong type, are not errors: unknown
+    fields are kept in ``esp_event``, and a value of the wrong type becomes ``None``.
+
+    :param body: The raw body. Its signature must have been verified.
+    :raises PayloadError: if it isn't an event; ``.misdirected`` is true if it is an
+        inbound mail.
     """
     if body.startswith(b"id="):
         raise PayloadError("the body is a form", misdirected=b"&rcpt_to=" in body)
     content = read_json_object(body)
     name = as_str(content.get("event"))
     if name is None:
-        raise PayloadError("the body is no event", misdirected="rcpt_to" in content)
+        raise PayloadError("the body is not an event", misdirected="rcpt_to" in content)
     payload = as_dict(content.get("payload"))
     message = as_dict(payload.get("message")) or as_dict(
         payload.get("original_message")
@@ -71,13 +74,13 @@ def _common(
     payload: Mapping[str, Any],
     message: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Read what events about a message and events about the server have in common."""
+    """Read the fields that all events have, for the constructors of both classes."""
     get = message.get
     created_at = utc_time(content.get("timestamp"))
     common = read_outcome(
         row.status, as_str(payload.get("details")), as_str(payload.get("output"))
     )
-    if row.status is None:  # the event's name alone says what happened
+    if row.status is None:  # no delivery status: an open, a click, a bounce
         common["event_type"] = row.event_type
     common.update(
         event_id=as_str(content.get("uuid")),
@@ -94,8 +97,11 @@ def _common(
 
 
 def _may_hold_url(body: bytes) -> bool:
-    """Tell whether there may be a URL in ``details``; JSON can write ``/`` as ``\\/``
-    or with its code."""
+    """Return whether the body may contain a URL, whose password must be redacted.
+
+    JSON can escape ``/`` as ``\\/`` or by its code point, so both are looked for. This
+    saves most events a copy of the whole dict.
+    """
     if b"://" in body:
         return True
     return b"\\" in body and (b"\\/" in body or _ESCAPED_URL.search(body) is not None)
