@@ -85,7 +85,7 @@ def test_all_attributes_can_be_stored_in_a_database(shape: str) -> None:
         ("parts", "parts: more than 1000"),
         ("lines like boundaries", "parts: too many boundaries"),
         ("1,000 nested multiparts", "parts: nested too deeply"),
-        ("charset utf-16, damaged", "text: most of it is no utf-16"),
+        ("charset utf-16, damaged", "text: most of it is not utf-16"),
     ],
 )
 def test_content_beyond_a_limit_is_noted_in_defects_and_kept_in_raw(

@@ -80,7 +80,7 @@ def _common(
     common = read_outcome(
         row.status, as_str(payload.get("details")), as_str(payload.get("output"))
     )
-    if row.status is None:  # no delivery status: an open, a click, a bounce
+    if row.status is None:  # not a delivery: an open, a click, a server event
         common["event_type"] = row.event_type
     common.update(
         event_id=as_str(content.get("uuid")),

@@ -1,14 +1,15 @@
-"""Reads headers of addresses, as hostile or as careless as their authors.
+"""Parses headers of addresses, which may be malformed or malicious.
 
-The rules are the same on every version of Python, whose ``getaddresses`` differ:
+This is used instead of ``email.utils.getaddresses``, whose results differ between
+versions of Python. The rules are:
 
 - Entries end at ``,`` and ``;`` outside of quotes, comments and angle brackets.
-- The address of an entry is what stands in its last angle brackets; whatever stands
-  before them is a name, also if it looks like an address. Without brackets the entry
-  itself must be an address.
-- An entry without an address belongs to the name of the next one with brackets
-  (``Lima, Ana <ana@example.com>``), and is left out otherwise.
-- Encoded words are decoded after all this, so that they can't add an address.
+- The address of an entry is in its last angle brackets. Everything before them is the
+  display name, even if it looks like an address. Without brackets the entry itself must
+  be an address.
+- An entry without an address is part of the name of the next entry with brackets
+  (``Lima, Ana <ana@example.com>``). If there is none, it is left out.
+- Encoded words are decoded last, so that a decoded name can't add an address.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from .encoded_words import decode_words
 
 __all__ = ["author_of", "read_addresses"]
 
-#: Characters of a header that are looked at, and addresses in it.
+#: Characters of a header that are parsed, and number of addresses in it.
 MAX_LENGTH, MAX_ADDRESSES = 50_000, 2_000
-#: Addresses with international domains in a header.
+#: Addresses with non-ASCII characters in a header: checking an international domain is
+#: slow.
 MAX_INTERNATIONAL = 30
 
-# "Ana Lima <ana@example.com>", "Lima, Ana" <ana@example.com>, ana@example.com
+# The usual forms of an entry, which need no tokenizer:
+# Ana Lima <ana@example.com>, "Lima, Ana" <ana@example.com>, ana@example.com
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}+(?<!-)"
 _SPEC = rf"{_ATOM}(?>(?:\.{_ATOM})*)@{_LABEL}(?>(?:\.{_LABEL})*)"
@@ -36,7 +39,7 @@ _USUAL = re.compile(
     rf'(?:(?:"([^"\\\r\n]++)"|({_ATOM}(?>(?: {_ATOM})*))) <({_SPEC})>|({_SPEC}))'
     r"(?:, ?|\Z)"
 )
-# What divides entries, and what hides such characters.
+# The characters that divide entries, and quotes, in which they don't.
 _MARK = re.compile(r'"(?>(?:[^"\\]|\\.)*)"|\\.|[(),;<>]', re.DOTALL)
 _QUOTED = re.compile(r'"((?>(?:[^"\\]|\\.)*))"', re.DOTALL)
 _GROUP = re.compile(
@@ -49,30 +52,39 @@ _LITERAL = re.compile(rf"{_ATOM}(?>(?:\.{_ATOM})*)@\[[0-9A-Za-z:.]{{1,60}}\]", r
 
 
 class _Entry(NamedTuple):
-    """What stands between two commas; ``address`` is ``None`` for brackets with no
-    address in them."""
+    """One entry of a header.
+
+    :param address: The address; ``None`` if there is no valid one in the brackets.
+    :param bracketed: Whether the entry has angle brackets.
+    """
 
     address: Address | None
     bracketed: bool
 
 
 def read_addresses(value: str, *, encoded: bool) -> list[Address]:
-    """Read a header of addresses, leaving out what a mail can't be sent to.
+    """Parse a header of addresses, leaving out those that can't be sent to.
 
-    :param encoded: Whether names are still in encoded words.
+    :param value: The unfolded value of the header.
+    :param encoded: Whether names may contain encoded words, which are then decoded.
     """
     entries = _entries(value, encoded=encoded)
     return [entry.address for entry in entries if entry.address is not None]
 
 
 def author_of(value: str, *, encoded: bool) -> Address | None:
-    """Return the one address that a From header shows as its author's.
+    """Return the address that mail programs show as the author of a From header.
 
-    That is the first; but a bare address before one in angle brackets may as well be
-    a name with a comma in it (``service@bank.example, Support <evil@x.example>``), and
-    must not lend its identity, whatever stands in the brackets. ``None`` where it
-    can't be told: if the header is too long to be read, and for several addresses in
-    a header whose names are decoded, where a name may have brackets in it.
+    This is the first address in angle brackets or, if there are no brackets, the first
+    one. In ``service@bank.example, Support <evil@x.example>`` the part before the
+    comma may be meant as a name, so it must not be taken for the author, even if there
+    is no valid address in the brackets.
+
+    :param value: The unfolded value of the header.
+    :param encoded: Whether names may contain encoded words, which are then decoded.
+    :returns: ``None`` if there is no address, or the author is uncertain: if the header
+        is too long, or if it has several addresses and its names are already decoded,
+        because a decoded name may contain brackets.
     """
     if len(value) > MAX_LENGTH:
         return None
@@ -101,16 +113,17 @@ def _entries(value: str, *, encoded: bool) -> list[_Entry]:
         at = usual.end()
         if at == len(value):
             return entries
-    # Not as usual: from the beginning, for a name may reach back over commas.
+    # An entry has an unusual form. Start again, because its name may begin in an entry
+    # before it.
     return list(_slowly(value, encoded=encoded))
 
 
 def _slowly(value: str, *, encoded: bool) -> Iterator[_Entry]:
     valid = _Validity()
-    name = ""  # of entries without an address
+    name = ""  # collected from entries without an address
     for count, (start, end, opened, closed) in enumerate(_divide(value)):
         if count == MAX_ADDRESSES:
-            yield _Entry(None, bracketed=True)  # whoever the author may be
+            yield _Entry(None, bracketed=True)  # there are more: no certain author
             return
         if opened < 0:
             entry = value[start:end]
@@ -131,11 +144,15 @@ def _slowly(value: str, *, encoded: bool) -> Iterator[_Entry]:
 
 
 def _divide(value: str) -> Iterator[tuple[int, int, int, int]]:
-    """Find entries: begin, end, and the last brackets in them or -1."""
+    """Find the entries of a header.
+
+    :returns: Offsets of the entry's begin and end, and of the last angle brackets in
+        it, or -1.
+    """
     marks = list(_MARK.finditer(value))
     comments = _comments(marks)
     start, opened, closed = 0, -1, -1
-    inside = False  # of angle brackets
+    inside = False  # in angle brackets
     skip_to = 0
     for mark in marks:
         at, what = mark.start(), mark[0]
@@ -156,13 +173,19 @@ def _divide(value: str) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _is_route(value: str, opened: int) -> bool:
-    """Tell whether brackets begin like ``<@relay,@relay:ana@example.com>``."""
+    """Return whether brackets begin with a route, as in ``<@relay:ana@example.com>``.
+
+    The obsolete syntax of RFC 5322 has commas in it, which don't end the entry.
+    """
     return value.startswith("@", opened + 1) and bool(_RELAYS.match(value, opened + 1))
 
 
 def _comments(marks: list[re.Match[str]]) -> dict[int, int]:
-    """Find comments: where they begin -> where they end. Brackets that nobody closes
-    are characters like others."""
+    """Find comments in parentheses, which may be nested.
+
+    :returns: The ends of the comments by their beginnings. Parentheses without a
+        partner are ordinary characters.
+    """
     stack: list[int] = []
     found: dict[int, int] = {}
     for mark in marks:
@@ -179,7 +202,10 @@ def _without(prefix: re.Pattern[str], text: str) -> str:
 
 
 def _bare(entry: str) -> tuple[str, str]:
-    """Divide ``ana@example.com (Ana Lima)``, and take a group's name away."""
+    """Split ``ana@example.com (Ana Lima)`` into address and comment.
+
+    The name of a group before the address is removed.
+    """
     entry = _without(_GROUP, entry).strip()
     if entry.endswith(")") and "(" in entry:
         spec, _, comment = entry.partition("(")
@@ -188,7 +214,10 @@ def _bare(entry: str) -> tuple[str, str]:
 
 
 def _inside(text: str) -> str:
-    """Return the address in angle brackets, without a route before it."""
+    """Return the address from the text in angle brackets.
+
+    A route, a comment, whitespace around the ``@`` and ``mailto:`` are removed.
+    """
     text = _without(_ROUTE, text).strip()
     if text.endswith(")") and "(" in text:
         text = text.partition("(")[0].strip()
@@ -198,9 +227,10 @@ def _inside(text: str) -> str:
 
 
 class _Validity:
-    """Tells whether a message could be sent to an address, or to an address literal.
+    """Checks whether a message could be sent to an address, or it is a literal.
 
-    For one header: looking at international domains takes long.
+    Each header needs a new instance, which counts the slow checks of international
+    domains and refuses further ones.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A file of a mail that came in."""
+"""Attachments of inbound mail."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+", re.ASCI
 
 @dataclass(frozen=True, slots=True)
 class InboundAttachment:
-    """A file of a mail that came in.
+    """An attachment or inline image of an inbound mail.
 
-    :param filename: The name its author gave it, in one line; ``None`` if it has none.
-        Never use it as the name of a file of your own; there is
-        :attr:`safe_filename` for that.
-    :param content_type: The media type its author claims, in lower case and without
-        parameters; ``application/octet-stream`` where the claim is no media type.
-    :param content: Its bytes.
-    :param content_id: What ``cid:`` in the HTML refers to, without angle brackets.
+    :param filename: The file name that the author of the mail has chosen, in one line;
+        ``None`` if there is none. Don't use it as a name in your file system: it may
+        contain a path. Use :attr:`safe_filename` instead.
+    :param content_type: The declared media type, in lower case and without parameters;
+        ``application/octet-stream`` if it is invalid. The content may be something
+        else.
+    :param content: The decoded content.
+    :param content_id: The Content-ID, to which ``cid:`` links in the HTML refer,
+        without angle brackets; ``None`` in the Hash formats.
     """
 
     filename: str | None
@@ -35,17 +37,20 @@ class InboundAttachment:
 
     @property
     def size(self) -> int:
-        """The number of bytes."""
+        """The size of the content in bytes."""
         return len(self.content)
 
     @property
     def safe_filename(self) -> str:
-        """A name without path, control characters and leading dots, never empty."""
+        """The file name without path, special characters and leading dots.
+
+        It has at most 150 characters and is never empty. It isn't unique.
+        """
         name = (self.filename or "").replace("\\", "/").rpartition("/")[2]
         return _UNSAFE_NAME.sub("_", name).strip(" ._")[:150] or "attachment"
 
     def as_file(self) -> FileStorage:
-        """Return it as Werkzeug's uploaded file, for code that stores those."""
+        """Return a Werkzeug ``FileStorage``, for code that stores uploaded files."""
         from io import BytesIO
 
         from werkzeug.datastructures import FileStorage

@@ -1,4 +1,11 @@
-"""The base64 of a raw mail, decoded when it is asked for, and not further."""
+"""The base64 of a raw mail, decoded only when and as far as it is needed.
+
+Postal sends the RawMessage formats as base64 in JSON or in a form. Many receivers read
+only the envelope or some headers, and shouldn't wait until 10 MB are decoded and
+copied. An inbound request of 10 MB is handled 3.0 times as fast as by Anymail if
+everything is read, but 28 times if only three headers are, with 18 MB of memory instead
+of 45 (W3 in docs/performance-table.md).
+"""
 
 from __future__ import annotations
 
@@ -13,26 +20,30 @@ from ...errors import PayloadError
 
 __all__ = ["Base64Mail", "cut_out", "decode"]
 
-#: Bytes of a body from which on the mail in it is not decoded before it is asked for.
+#: Bytes of a body. In a smaller one the mail is decoded at once.
 LARGE = 4 * 1024
-#: Bytes of JSON that are decoded at once.
+#: Bytes of JSON that are decoded at a time, to keep temporary copies small.
 STEP = 1024 * 1024
-#: Bytes of JSON in which the headers of a mail are looked for, one after the other.
+#: Bytes of JSON that are decoded to find the end of the headers: the smaller number
+#: first. If neither is enough, the whole mail is decoded.
 HEADS = (8 * 1024, 64 * 1024)
-#: Bytes of JSON that Postal writes before and after the mail, at most.
+#: Most bytes of JSON that Postal writes before the mail, or after it.
 AROUND = 4 * 1024
 
 _START = b'"message":"'
-# How Postal writes base64 into JSON: lines of 60 characters, each ended by \n.
+# Base64 as Postal writes it into JSON: lines of 60 characters, each with an escaped
+# line break after it, so 62 bytes per line.
 _BEGINNING = re.compile(rb"(?:[A-Za-z0-9+/]{60}\\n){16}")
 _END = re.compile(rb"[A-Za-z0-9+/]{0,59}={0,2}(?:\\n)?")
 
 
 class Base64Mail:
-    """A mail in base64.
+    """A raw mail that is decoded from base64 when it is used.
 
-    :param text: The base64, with line breaks, or ...
-    :param raw: ... the mail itself.
+    Pass either ``text`` or ``raw``.
+
+    :param text: The base64 as it is in the JSON, with escaped line breaks.
+    :param raw: The mail itself, if it has been decoded already.
     """
 
     __slots__ = ("_raw", "_text", "damaged")
@@ -42,11 +53,14 @@ class Base64Mail:
     ) -> None:
         self._text = text
         self._raw = raw
-        #: Whether the base64 turned out to be broken.
+        #: Whether the base64 is damaged; known only after :meth:`all`.
         self.damaged: bool = False
 
     def all(self) -> bytes:
-        """Decode the whole mail; what is no base64 in it is left out."""
+        """Return the whole mail, skipping what isn't base64.
+
+        Damage isn't an error, because an error would make Postal retry in vain.
+        """
         if self._raw is None:
             text = self._text or memoryview(b"")
             try:
@@ -58,7 +72,10 @@ class Base64Mail:
         return self._raw
 
     def beginnings(self) -> Iterator[bytes]:
-        """Decode ever more of it, but not all: headers seldom need much."""
+        """Yield longer and longer beginnings of the mail, to find its headers in.
+
+        The mail may be longer than the last one.
+        """
         if self._raw is not None:
             yield self._raw
         for size in HEADS:
@@ -68,10 +85,14 @@ class Base64Mail:
 
 
 def cut_out(body: bytes) -> tuple[bytes, memoryview] | None:
-    """Cut the mail out of a large body as Postal writes it.
+    """Find the base64 in a large JSON body without parsing and copying it.
 
-    :returns: The JSON with an empty message, and the mail's base64; ``None`` for a body
-        that only a JSON parser should take apart.
+    This is done only if the body looks exactly as Postal writes it. Otherwise a JSON
+    parser might read another message than this function does.
+
+    :param body: The raw body of the request.
+    :returns: The JSON with an empty message, and the base64 as a view of ``body``;
+        ``None`` if the body must be parsed as JSON.
     """
     start = body.find(_START, 0, AROUND) + len(_START)
     if len(body) < LARGE or start < len(_START):
@@ -89,9 +110,10 @@ def cut_out(body: bytes) -> tuple[bytes, memoryview] | None:
 
 
 def decode(text: str) -> Base64Mail:
-    """Decode a mail at once, and strictly.
+    """Decode a mail at once and strictly.
 
-    :raises PayloadError: if it is no base64.
+    :param text: The base64, with real line breaks.
+    :raises PayloadError: if it isn't base64.
     """
     try:
         return Base64Mail(raw=base64.b64decode(text.replace("\n", ""), validate=True))
@@ -100,20 +122,24 @@ def decode(text: str) -> Base64Mail:
 
 
 def _decode(text: memoryview) -> bytes:
-    """Decode in pieces of whole lines, so that the text is never copied as a whole."""
+    """Decode in pieces of whole lines, so that the base64 is never copied as a whole.
+
+    :raises ValueError: if it is damaged.
+    """
     step = STEP // 62 * 62
     try:
         return b"".join(
             [_decode_piece(text[at : at + step]) for at in range(0, len(text), step)]
         )
     except ValueError:
-        return _decode_piece(text)  # the lines are not all of one length
+        return _decode_piece(text)  # lines differ in length: a piece split one
 
 
 def _decode_piece(text: memoryview) -> bytes:
     letters = json.loads(b'"%b"' % bytes(text))
     data = binascii.a2b_base64(letters)
-    # The decoder skips foreign characters, and ends at padding: then it is short.
+    # binascii skips other characters and stops at padding, so damaged base64 gives less
+    # data than its length promises.
     padding = letters[-4:].count("=")
     if len(data) != (len(letters) - letters.count("\n") - padding) * 3 // 4:
         raise ValueError("the base64 is damaged")
@@ -121,6 +147,6 @@ def _decode_piece(text: memoryview) -> bytes:
 
 
 def _salvage(text: bytes) -> bytes:
-    """Decode what there is of base64."""
+    """Decode damaged base64 as far as possible."""
     letters = re.sub(rb"[^A-Za-z0-9+/]", b"", re.sub(rb"\\.", b"", text))
     return binascii.a2b_base64(letters[: len(letters) // 4 * 4])

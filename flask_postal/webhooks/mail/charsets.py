@@ -1,11 +1,14 @@
-"""Decodes bytes in the charset that a mail declares.
+"""Decodes text in the charset that a mail declares.
 
-Labels mean what the WHATWG Encoding Standard says (https://encoding.spec.whatwg.org,
-section 4.2), because that is how mail programs read them: ``gb2312`` is written by
-programs that use all of GB 18030, ``iso-8859-1`` by those that use windows-1252. A few
-charsets that mail has and the web has not are added. Everything else that Python's
-``bytes.decode`` takes (``punycode``, ``idna``, ``unicode_escape``, ``zlib``, ...) is no
-charset, and some of it takes a time that grows with the square of the input.
+Labels have the meaning that the WHATWG Encoding Standard gives them
+(https://encoding.spec.whatwg.org, section 4.2), as in mail programs: text that is
+labelled ``gb2312`` may use all of GB 18030, and ``iso-8859-1`` means windows-1252. Some
+charsets that occur in mail but not on the web are added.
+
+The labels are an allow-list, because ``bytes.decode`` also accepts codecs that are no
+charsets, and a mail may name any of them. For some the time grows at least with the
+square of the length: 200 kB of ``punycode`` take 4 s (Python 3.11), so one mail of a
+few MB would stop a worker.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from functools import cache, lru_cache
 
 __all__ = ["codec_of", "decode", "guess", "is_like_ascii"]
 
-#: Python's codec -> labels, without the characters that are no letters or digits.
+#: Python's codecs, with the labels that stand for them. Only the letters and digits of
+#: a label are compared.
 _LABELS = {
     "utf-8": "utf8 unicode11utf8 unicode20utf8 xunicode20utf8",
     "cp866": "ibm866 cp866 866 csibm866",
@@ -65,7 +69,7 @@ _LABELS = {
     " csksc56011987 windows949 cp949 949",
     "utf-16-le": "utf16 utf16le unicode ucs2 iso10646ucs2 csunicode unicodefeff",
     "utf-16-be": "utf16be unicodefffe",
-    # Not on the web: mail, and what old bounces and DOS programs write.
+    # Not in the standard, but in mail: old bounces, DOS programs, Japanese variants.
     "utf-7": "utf7 unicode11utf7 csunicode11utf7 xunicode20utf7",
     "utf-32-le": "utf32 utf32le ucs4",
     "utf-32-be": "utf32be",
@@ -104,10 +108,9 @@ _MULTIBYTE = frozenset(
         "iso2022_jp_ext",
     ]
 )
-#: Decoders that take up to 0.2 µs for each byte that is none: what Python calls an
-#: error handler for.
+#: Codecs that call an error handler for each invalid byte, which takes up to 0.2 µs.
 _SLOW = frozenset({"utf-7", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"})
-#: Bytes that such a decoder gets at a time, and how many of them may be damaged.
+#: Bytes that such a codec decodes at a time, and errors after which decoding stops.
 _STEP, MAX_DAMAGED = 16 * 1024, 50_000
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -119,10 +122,11 @@ _BOMS = (
 _UNDEFINED = "\ufffd"
 _NOT_ASCII = bytes(range(0x80, 0x100))
 _SURROGATE = re.compile("[\ud800-\udfff]")
-#: Two-byte text in ISO-2022-JP, between its escape sequences.
+#: Two-byte text in ISO-2022-JP, which an escape sequence begins.
 _KANJI = re.compile(rb"\x1b\$[@B]([^\x1b\r\n]*)")
 _TO_ASCII = re.compile(rb"\x1b\([BJ]")
-#: Escape sequences in a text; one with more is decoded without NEC's characters.
+#: Escape sequences in a text. With more of them Python's codec decodes it, without the
+#: characters of NEC and IBM, because each piece costs several calls.
 _MAX_PIECES = 50_000
 
 
@@ -130,8 +134,8 @@ _MAX_PIECES = 50_000
 def codec_of(label: str | None) -> str | None:
     """Return the name of Python's codec for a charset.
 
-    :param label: What a mail declares, in any spelling.
-    :returns: ``None`` if there is no such charset, or none was declared.
+    :param label: The label that a mail declares, in any spelling.
+    :returns: ``None`` if the charset is unknown, or none was declared.
     """
     if not label or len(label) > 60:
         return None
@@ -139,13 +143,16 @@ def codec_of(label: str | None) -> str | None:
 
 
 def decode(data: bytes, label: str | None) -> tuple[str, str | None]:
-    """Decode text; what can't be decoded costs one U+FFFD, and not the rest.
+    """Decode text, replacing each invalid byte by U+FFFD.
 
-    Text without a charset, in ASCII, or in a charset that nobody knows is UTF-8 if it
-    can be, and windows-1252 otherwise.
+    If no charset, ASCII or an unknown charset is declared, the text is decoded as UTF-8
+    or windows-1252, see :func:`guess`. A byte order mark takes precedence over those
+    and over a charset of the same family.
 
-    :param label: The charset that was declared, if one was.
-    :returns: The text, and what is wrong with it, if that costs more than a character.
+    :param data: The text.
+    :param label: The declared charset; ``None`` if there is none.
+    :returns: The text, and a problem that concerns more than single characters, or
+        ``None``.
     """
     if data.isascii() and b"\x1b" not in data and is_like_ascii(label):
         return data.decode("ascii"), None
@@ -165,8 +172,11 @@ def decode(data: bytes, label: str | None) -> tuple[str, str | None]:
 
 
 def guess(data: bytes) -> str:
-    """Decode what says nothing about its charset: UTF-8, if more of its characters are
-    right than wrong, and windows-1252 otherwise."""
+    """Decode text of an unknown charset as UTF-8 or windows-1252.
+
+    It is UTF-8 if more non-ASCII characters are valid in it than invalid, so that a
+    damaged byte doesn't spoil all others.
+    """
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -185,7 +195,7 @@ def _plain(label: str) -> str:
 
 
 def is_like_ascii(label: str | None) -> bool:
-    """Tell whether ASCII bytes are ASCII characters in a charset."""
+    """Return whether ASCII bytes stand for ASCII characters in a charset."""
     codec = codec_of(label)
     return codec not in _SLOW and codec != "hz"
 
@@ -196,8 +206,8 @@ def _decode(data: bytes, codec: str) -> tuple[str, str | None]:
             return _iso_2022_jp(data), None
         return data.decode(codec, "replace"), None
     if codec not in _SLOW:
-        # With a table in which nothing is undefined; an error handler would be called
-        # for each byte that is (1.7 s for 10 MB).
+        # Decoded with a table in which all bytes are defined. Otherwise Python would
+        # call an error handler for each undefined byte: 1.7 s for 10 MB of them.
         return codecs.charmap_decode(data, "strict", _table(codec))[0], None
     try:
         text = data.decode(codec)
@@ -214,31 +224,37 @@ def _table(codec: str) -> str:
 
 
 def _in_steps(data: bytes, codec: str) -> tuple[str, str | None]:
-    """Decode until too much of it is damaged."""
+    """Decode in steps, and stop when there are too many errors.
+
+    :returns: The text so far, and a problem if not all of it was decoded.
+    """
     pieces: list[str] = []
     start = damaged = 0
     while start < len(data):
         end = start + _STEP
         if codec == "utf-7":
-            # Its base64 ends with the line. Python's incremental decoder takes a
-            # time that grows with the square of a run of it.
+            # A line break ends the base64 of UTF-7, so pieces end there if possible.
+            # Python's incremental decoder isn't used, because its time grows with the
+            # square of the length of a run of base64.
             end = data.find(b"\n", start + _STEP // 2, end) + 1 or end
         piece = data[start:end]
         if codec.startswith("utf-16") and end < len(data):
             high = piece[-1] if codec == "utf-16-le" else piece[-2]
-            if 0xD8 <= high <= 0xDB:  # half a character
+            if 0xD8 <= high <= 0xDB:  # half of a surrogate pair
                 piece, end = piece[:-2], end - 2
         pieces.append(piece.decode(codec, "replace"))
         damaged += pieces[-1].count(_UNDEFINED)
         if damaged > MAX_DAMAGED:
-            return "".join(pieces), f"most of it is no {codec}; the rest is not read"
+            return "".join(pieces), f"most of it is not {codec}; the rest is not read"
         start = end
     return "".join(pieces), None
 
 
 def _iso_2022_jp(data: bytes) -> str:
-    """Decode ISO-2022-JP, with the characters of NEC and IBM that Microsoft's programs
-    write into it: Python's codec has none of them."""
+    """Decode ISO-2022-JP with the characters of NEC and IBM.
+
+    Microsoft's programs use them, but Python's codec doesn't support them.
+    """
     try:
         return data.decode("iso2022_jp")
     except UnicodeDecodeError:
@@ -250,7 +266,8 @@ def _iso_2022_jp(data: bytes) -> str:
     for match in _KANJI.finditer(data):
         pieces.append(_single_bytes(data[end : match.start()]))
         pairs = match[1][: len(match[1]) // 2 * 2]
-        # Two bytes are one UTF-16 character here, which the table then replaces.
+        # Trick: decode each pair of bytes as one UTF-16 character, and let translate()
+        # replace it. This avoids a Python loop over the pairs.
         pieces.append(pairs.decode("utf-16-be", "replace").translate(_jis_x_0208()))
         end = match.end()
     pieces.append(_single_bytes(data[end:]))
@@ -270,8 +287,11 @@ def _single_bytes(data: bytes) -> str:
 
 @lru_cache(maxsize=1)
 def _jis_x_0208() -> dict[int, str]:
-    """Rows and cells of JIS X 0208, as Microsoft fills them -> characters."""
-    # All of them: what is missing from a dict takes six times as long.
+    """Return the characters of JIS X 0208 with Microsoft's extensions.
+
+    The keys are the two bytes of a character as one number.
+    """
+    # With an entry for each number: a key that is missing takes six times as long.
     table = dict.fromkeys(range(0x10000), _UNDEFINED)
     for row in range(94):
         lead = (0x81 if row < 62 else 0xC1) + row // 2

@@ -1,8 +1,8 @@
-"""Tells bounces, answers by machines and mail that must not be answered.
+"""Recognises bounces, automatic replies, and mail that must not be replied to.
 
-What counts is said in RFC 3464 (bounces), RFC 3834 (automatic answers), RFC 5965
-(complaints) and RFC 2919 and 2369 (lists), and by what programs write that know none
-of them.
+The rules are those of RFC 3464 (bounces), RFC 3834 (automatic replies), RFC 5965
+(complaints), RFC 2919 and RFC 2369 (mailing lists). For mail from programs that follow
+none of them, headers, senders and the words of subjects are used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...address import Address
 
 __all__ = ["STATUS_TYPES", "is_auto_reply", "is_bounce", "may_be_answered"]
 
-#: Returns the first value of a header, by its lower-case name.
+#: Returns the first value of the header with a lower-case name, or ``None``.
 Header = Callable[[str], str | None]
 
 STATUS_TYPES = frozenset({"message/delivery-status", "message/global-delivery-status"})
@@ -50,7 +50,7 @@ _BOUNCE_SUBJECT = re.compile(
     r"|无法投递|반송",
     re.IGNORECASE,
 )
-# Subjects that only a machine writes: these words, then a colon or the end.
+# Subjects that only machines write: these words, followed by a colon or nothing.
 _AUTO_SUBJECT = re.compile(
     r"\s*\[?(?:auto(?:matic|mated)?[- ]?(?:reply|response|answer)(?: from .{1,60}?)?"
     r"|out[- ]of[- ](?:the[- ])?office(?: auto-?\s?reply| reply| message"
@@ -66,7 +66,7 @@ _AUTO_SUBJECT = re.compile(
     r"\s*(?:\([^()]{0,80}\)\.?\s*)?$",
     re.IGNORECASE,
 )
-# What people write too; it counts beside a sign that a machine has written.
+# Words that people write too. They count only if another sign points to a machine.
 _AWAY = re.compile(
     r"\b(?:vacation|holiday|on leave|away|absen(?:t|ce)|out of (?:the )?office|urlaub"
     r"|abwesen(?:d|heit)|außer haus|vacaciones|ausen(?:te|cia)|fuera de (?:la )?oficina"
@@ -74,7 +74,7 @@ _AWAY = re.compile(
     r"|отпуск)\b",
     re.IGNORECASE,
 )
-#: Headers that only machines write.
+#: Headers that only mail from machines has.
 _AUTO_HEADERS = (
     "x-autoreply",
     "x-auto-reply",
@@ -108,7 +108,7 @@ _FIRST_WORD = re.compile(r"\s*([^\s;,(]*)")
 _AUTORESPONDER = re.compile(r"\W*auto-?responder\b", re.IGNORECASE)
 _ACTION = re.compile(r"(?mi)^action:[ \t]*([a-z]+)")
 _SUCCESSES = frozenset({"delivered", "relayed", "expanded"})
-#: What headers say that do not apply.
+#: Values by which a header says that it doesn't apply.
 _NOTHING = frozenset({"", "no", "none", "false", "0", "off"})
 _BULK = frozenset({"bulk", "junk", "list"})
 _ROLES = re.compile(
@@ -128,14 +128,21 @@ def is_bounce(
     types: Callable[[], Iterable[str]],
     status: Callable[[], str],
 ) -> bool:
-    """Tell whether a mail reports that another one was not, or not yet, delivered.
+    """Return whether a mail reports a failed or delayed delivery of another one.
 
-    :param sender: The address in From.
-    :param from_header: The whole of From: some daemons have no domain.
+    If the mail is structured as a report (RFC 3464), that decides. Otherwise, in a mail
+    with a null envelope sender one sign is enough: Postal's mark, the sender or the
+    subject. In other mail both sender and subject must look like a bounce, because
+    people write about failed deliveries too.
+
+    :param header: Returns a header of the mail.
+    :param sender: The address in From, if there is a valid one.
+    :param from_header: The whole From header, because some daemons have no domain.
     :param null_sender: Whether the envelope has no sender.
-    :param marked: Whether Postal says that it came to the return path of a mail.
-    :param types: Returns the media types of the parts; read only where it matters.
-    :param status: Returns the delivery status (RFC 3464), if there is one.
+    :param marked: Whether Postal received the mail at the return path of a message.
+    :param types: Returns the media types of the parts. It is a function because it
+        parses the mail, which is often not necessary.
+    :param status: Returns the delivery status (RFC 3464), or ``""``.
     """
     reported = _reported(header, null_sender=null_sender, types=types, status=status)
     if reported is not None:
@@ -159,9 +166,9 @@ def _reported(
     types: Callable[[], Iterable[str]],
     status: Callable[[], str],
 ) -> bool | None:
-    """Tell whether a mail is a report of a failed delivery, by its structure.
+    """Return whether a mail is a bounce, as far as its structure decides that.
 
-    :returns: ``None`` if its structure says nothing.
+    :returns: ``None`` if the mail isn't structured as a report.
     """
     content_type = (header("content-type") or "").lower()
     if content_type.startswith("multipart/report"):
@@ -181,7 +188,7 @@ def _reported(
 
 
 def _has_failed(status: str) -> bool:
-    """Tell whether a delivery status reports anything but success."""
+    """Return whether a delivery status reports anything else than success."""
     actions = {action.lower() for action in _ACTION.findall(status)}
     return not actions or bool(actions - _SUCCESSES)
 
@@ -189,10 +196,14 @@ def _has_failed(status: str) -> bool:
 def is_auto_reply(
     header: Header, *, null_sender: bool, types: Callable[[], Iterable[str]]
 ) -> bool:
-    """Tell whether a machine wrote a mail that is no bounce: a vacation note, a
-    complaint, a receipt.
+    """Return whether a mail that isn't a bounce was written by a machine.
 
-    A null sender alone is no proof: some forms and devices send what people wrote so.
+    That is a vacation note, a complaint or a receipt. A null envelope sender alone
+    proves nothing: some forms and devices use it for mail that people have written.
+
+    :param header: Returns a header of the mail.
+    :param null_sender: Whether the envelope has no sender.
+    :param types: Returns the media types of the parts.
     """
     auto = _word(header("auto-submitted"))
     if auto and auto != "no":
@@ -221,11 +232,14 @@ def is_auto_reply(
 
 
 def may_be_answered(header: Header, *, sender: Address, recipient: str | None) -> bool:
-    """Tell whether a mail that is no bounce and no auto-reply may get an automatic
-    answer.
+    """Return whether an automatic reply to a mail may be sent.
 
-    :param sender: The address that would be answered.
-    :param recipient: Our own address, to which it came.
+    The mail must be neither a bounce nor an auto-reply; that is not checked here.
+
+    :param header: Returns a header of the mail.
+    :param sender: The address to which the reply would be sent.
+    :param recipient: The envelope recipient. It must not be the same mailbox as the
+        sender, or the app would reply to itself.
     """
     if _ROLES.fullmatch(sender.username[:200]):
         return False
@@ -240,7 +254,7 @@ def may_be_answered(header: Header, *, sender: Address, recipient: str | None) -
 
 
 def _word(value: str | None) -> str:
-    """Return the first word of a header, without comments and parameters."""
+    """Return the first word of a header in lower case, without parameters."""
     found = _FIRST_WORD.match(value or "")
     return found[1].lower() if found else ""
 

@@ -9,17 +9,20 @@ from .charsets import decode
 
 __all__ = ["decode_words"]
 
-#: Characters of a header in which encoded words are decoded.
+#: Characters of a header in which encoded words are decoded; the rest stays encoded.
 MAX_DECODED = 20_000
 
 _BEGIN = re.compile(r"=\?([^?\s]{1,100})\?([bBqQ])\?")
 
 
 def decode_words(value: str) -> str:
-    """Decode the encoded words of a header; what is none stays as it is.
+    """Decode the encoded words of a header, leaving all other text unchanged.
 
-    Words that follow each other in one charset are decoded as one: some programs
-    divide characters. Damage costs a character, and not the word.
+    Adjacent words in the same charset are joined before they are decoded, because some
+    programs split multibyte characters between them. A damaged word loses characters
+    but isn't dropped.
+
+    :param value: The unfolded value of the header.
     """
     if "=?" not in value:
         return value
@@ -29,14 +32,14 @@ def decode_words(value: str) -> str:
     end = 0
     for begin in _BEGIN.finditer(head):
         if begin.start() < end:
-            continue  # within the word before
+            continue  # inside the previous word
         stop = head.find("?=", begin.end())
         if stop < 0:
             break
         between = head[end : begin.start()]
         charset = begin[1].partition("*")[0]  # RFC 2231: utf-8*en
         data = _decode_text(begin[2], head[begin.end() : stop])
-        # Blanks between two encoded words are not part of the text.
+        # Whitespace between two encoded words isn't part of the text (RFC 2047, 6.2).
         adjacent = bool(run_charset) and (not between or between.isspace())
         if adjacent and charset.lower() == run_charset:
             run += data

@@ -1,4 +1,4 @@
-"""Reads Postal's own reading of a mail: the format Hash, as JSON or as a form."""
+"""Reads inbound mail in the Hash formats, in which Postal has parsed it already."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .parameters import read_parameters
 
 __all__ = ["FieldsMail"]
 
-#: Field -> the header it stands for.
+#: Postal's fields, with the headers that they come from.
 _HEADERS = {
     "from": "From",
     "to": "To",
@@ -36,15 +36,16 @@ _FIELDS = {header.lower(): field for field, header in _HEADERS.items()}
 
 
 class FieldsMail:
-    """A :class:`.MailSource` over Postal's fields.
+    """The :class:`.MailSource` of the Hash formats.
 
-    :param null_sender: Whether it came without an envelope sender.
+    :param fields: The fields that Postal sent.
+    :param null_sender: Whether the envelope has no sender.
     """
 
     def __init__(self, fields: Mapping[str, Any], *, null_sender: bool = False) -> None:
         self.defects: list[str] = []
         bounce = fields.get("bounce")
-        # Set for mail to the return path of a mail of ours.
+        # Postal sets it for mail to the return path of a message that it has sent.
         self.marked_bounce: bool = bounce == "true" or bool(as_bool(bounce))
         self.null_sender: bool = null_sender or self.marked_bounce
         self._fields = fields
@@ -65,7 +66,7 @@ class FieldsMail:
         return None if field is None else self._value(field)
 
     def addresses(self, name: str) -> list[Address]:
-        # Postal has decoded the names.
+        # Postal has decoded the encoded words in names.
         return read_addresses(self.header(name) or "", encoded=False)
 
     def author(self) -> Address | None:
@@ -98,7 +99,7 @@ class FieldsMail:
         return [self._attachment(as_dict(item)) for item in items]
 
     def inlines(self) -> dict[str, InboundAttachment]:
-        return {}  # Postal does not tell content ids
+        return {}  # Postal doesn't send Content-IDs
 
     def spam_detected(self) -> bool | None:
         status = self._fields.get("spam_status")
@@ -126,7 +127,7 @@ class FieldsMail:
         try:
             content = base64.b64decode(as_str(item.get("data")) or "")
         except (binascii.Error, ValueError):
-            self.defects.append("attachment: no base64")
+            self.defects.append("attachment: not base64")
             content = b""
         claim = as_str(item.get("content_type")) or ""
         return InboundAttachment(

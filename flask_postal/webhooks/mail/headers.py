@@ -1,8 +1,8 @@
-"""Cuts a block of headers into names and values.
+"""Splits a block of headers into names and values.
 
-The result is that of the standard library's parser where a mail keeps to RFC 5322.
-Where one does not, as much as possible is kept: the obsolete ``From : x`` is a header
-(RFC 5322, 4.5), and a line that is none does not hide the headers after it.
+For mail that follows RFC 5322 the result is that of the standard library's parser.
+Otherwise as much as possible is kept: the obsolete ``From : x`` is a header (RFC 5322,
+4.5), and an invalid line doesn't hide the headers after it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from .charsets import guess
 
 __all__ = ["HeaderBlock", "read_date", "read_headers"]
 
-#: Bytes of a mail's or a part's headers that are read, and how many headers.
+#: Bytes of headers that are read, and number of headers. Usual mail has a few dozen kB
+#: at most, while 10 MB of short headers would become two million pairs of strings.
 MAX_BYTES, MAX_FIELDS = 1024 * 1024, 10_000
-#: Bytes of one header that are read.
+#: Bytes of one header that are read. A long References header has some kB.
 MAX_VALUE = 100_000
-#: Bytes of junk, in a row, behind which headers are looked for.
+#: Bytes of invalid lines in a row that are skipped to find the next header. Behind more
+#: of them a header is not searched for: it is text without a blank line before it.
 MAX_JUNK = 1000
 
-# A name, and a value with the lines that continue it. Repeating a group possessively is
-# right before Python 3.11.5 only where, as here, the group fails at a plain character.
+# A name, and a value with its continuation lines. The group is repeated possessively,
+# which Python before 3.11.5 gets wrong (gh-106052) except where, as here, the group can
+# fail only at its first, plain characters.
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?")
 _BLANK = re.compile(rb"\r*\n")
 _END = re.compile(rb"\n\r*\n")
-# Where a line begins that is surely a header, and no URL in a text.
+# The beginning of a line that is certainly a header, and not text with a URL.
 _HEADER_BEGINS = re.compile(rb"\n(?=[A-Za-z][A-Za-z0-9-]{0,75}+[ \t]*+:(?!//))")
 _FOLD = re.compile(r"\r*\n(?=[ \t])")
 
@@ -36,10 +39,10 @@ _FOLD = re.compile(r"\r*\n(?=[ \t])")
 class HeaderBlock(NamedTuple):
     """The headers of a mail or a part.
 
-    :param items: Names as they came, and values, unfolded and decoded from bytes, with
-        their encoded words.
-    :param end: Where the content begins.
-    :param problem: What was left unread, if anything was.
+    :param items: Pairs of name and value. Names are spelled as in the mail; values are
+        unfolded, but their encoded words are not decoded yet.
+    :param end: The offset at which the content begins.
+    :param problem: What was left unread; ``None`` if nothing was.
     """
 
     items: list[tuple[str, str]]
@@ -52,10 +55,10 @@ def read_headers(
 ) -> HeaderBlock:
     """Read the headers at the beginning of a mail or a part.
 
-    :param raw: The mail.
-    :param start: Where the mail or the part begins.
-    :param end: Where it ends.
-    :param budget: Bytes that may be read.
+    :param raw: The whole mail.
+    :param start: The offset at which the mail or the part begins.
+    :param end: The offset at which it ends; by default the end of ``raw``.
+    :param budget: How many bytes of headers may be read.
     """
     end = len(raw) if end is None else end
     if blank := _BLANK.match(raw, start, end):
@@ -80,9 +83,9 @@ def read_headers(
             continue
         more = _HEADER_BEGINS.search(raw, at, min(limit, at + MAX_JUNK))
         if more is None:
-            # Text that no blank line divides from the headers.
+            # The text begins here, without a blank line before it.
             return HeaderBlock(items, at, problem)
-        problem = "headers: a line that is none was left out"
+        problem = "headers: an invalid line was left out"
         at = more.end()
     if at < block_end:
         problem = f"headers: over {MAX_FIELDS} or too long; the rest is not read"
@@ -90,7 +93,7 @@ def read_headers(
 
 
 def _text(value: bytes) -> str:
-    """Unfold a value and decode it: UTF-8 (RFC 6532), else windows-1252."""
+    """Unfold and decode a value: UTF-8 (RFC 6532), or windows-1252 if it isn't."""
     text = value.decode("ascii") if value.isascii() else guess(value)
     if "\n" in text:
         text = _FOLD.sub("", text)
@@ -98,9 +101,13 @@ def _text(value: bytes) -> str:
 
 
 def read_date(value: str | None) -> datetime | None:
-    """Read a Date header; ``None`` if there is none.
+    """Parse a Date header.
 
-    :raises ValueError: if it is no date, and whatever else the parser raises.
+    A date without a time zone is taken as UTC.
+
+    :param value: The header; ``None`` if there is none.
+    :raises ValueError: if it isn't a date. The standard library's parser may raise
+        other exceptions too.
     """
     if not value:
         return None

@@ -1,8 +1,7 @@
-"""A mail that came in, read when something asks, whatever state it is in.
+"""The inbound mail that receivers get, the same for all four of Postal's formats.
 
-:class:`InboundMessage` is what all four of Postal's formats look like. It is read from
-the raw mail (:class:`.RawMail`, the format RawMessage) or from Postal's own reading of
-it (:class:`.FieldsMail`, the format Hash).
+:class:`InboundMessage` reads either the raw mail (:class:`.RawMail`, the RawMessage
+formats) or the fields that Postal has parsed (:class:`.FieldsMail`, the Hash formats).
 """
 
 from __future__ import annotations
@@ -24,14 +23,17 @@ __all__ = ["InboundAttachment", "InboundMessage", "MailSource"]
 
 T = TypeVar("T")
 
-# RFC 5322 has no blanks in it; what has, or has no @, answers nothing.
+# RFC 5322 allows no whitespace in a Message-ID, and requires the @.
 _MESSAGE_ID = re.compile(r"<([^\s<>@]{1,250}@[^\s<>@]{1,250})>")
-#: Message-IDs of a thread that are read.
+#: Message-IDs in References that are read.
 MAX_REFERENCES = 1000
 
 
 class MailSource(Protocol):
-    """What a format knows. Any of these may raise; :class:`InboundMessage` does not."""
+    """How :class:`InboundMessage` reads a mail in one of the formats.
+
+    Any of these may raise. :class:`InboundMessage` catches it and adds a defect.
+    """
 
     defects: list[str]
     null_sender: bool
@@ -56,13 +58,15 @@ class MailSource(Protocol):
 
 
 class InboundMessage:
-    """A mail that came in through Postal.
+    """An email that Postal received for the app.
 
-    Nothing is read before it is asked for, and no attribute ever raises: what can't be
-    read is ``None`` or empty, and :attr:`defects` tells why.
+    An attribute is parsed when it is used for the first time, and none ever raises:
+    what can't be parsed is ``None`` or empty, and :attr:`defects` says why.
 
+    :param source: Reads the mail in its format.
     :param envelope_sender: MAIL FROM; ``None`` for the null sender of bounces.
-    :param envelope_recipient: RCPT TO, with its ``+tag`` and case.
+    :param envelope_recipient: RCPT TO, with ``+tag`` and upper and lower case as it was
+        given.
     """
 
     def __init__(
@@ -79,49 +83,54 @@ class InboundMessage:
 
     @property
     def raw(self) -> bytes | None:
-        """The mail as Postal got it, under the headers it put on top; ``None`` in the
-        Hash formats."""
+        """The mail as Postal received it, after the headers that Postal has added.
+
+        ``None`` in the Hash formats.
+        """
         return self._read("raw", lambda s: s.raw, None)
 
     @property
     def defects(self) -> list[str]:
-        """What could not be read so far, and why."""
+        """What could not be read, and why, as far as attributes have been used."""
         return self._source.defects
 
     @cached_property
     def from_email(self) -> Address | None:
-        """The address of the author, as From shows it.
+        """The author's address, as mail programs show it for the From header.
 
-        A name that looks like an address is a name. ``None`` if there is no address
-        that a mail could be sent to, as in one of ten bounces (``MAILER-DAEMON``); an
-        address literal (``ana@[192.0.2.1]``) is one, though Postal can't send there.
+        A display name that looks like an address is treated as a name. ``None`` if
+        there is no address that a message could be sent to, as in one of ten bounces
+        (``MAILER-DAEMON``). An address literal (``ana@[192.0.2.1]``) is returned,
+        although Postal can't send to it. The From header proves nothing.
         """
         return self._read("from", lambda s: s.author(), None)
 
     @cached_property
     def to(self) -> list[Address]:
-        """The addresses of To."""
+        """The addresses in To."""
         return self._read("to", lambda s: s.addresses("to"), [])
 
     @cached_property
     def cc(self) -> list[Address]:
-        """The addresses of Cc."""
+        """The addresses in Cc."""
         return self._read("cc", lambda s: s.addresses("cc"), [])
 
     @cached_property
     def reply_to(self) -> list[Address]:
-        """The addresses of Reply-To."""
+        """The addresses in Reply-To."""
         return self._read("reply-to", lambda s: s.addresses("reply-to"), [])
 
     @cached_property
     def subject(self) -> str | None:
-        """The subject, decoded, in one line; cut at 200 characters in the Hash
-        formats."""
+        """The decoded subject, in one line.
+
+        In the Hash formats Postal cuts it at 200 characters.
+        """
         return self.header("subject")
 
     @cached_property
     def date(self) -> datetime | None:
-        """The Date header, aware, in UTC."""
+        """The Date header as an aware datetime in UTC."""
         return self._read("date", lambda s: _utc(s.date()), None)
 
     @cached_property
@@ -131,7 +140,7 @@ class InboundMessage:
 
     @cached_property
     def in_reply_to(self) -> str | None:
-        """The Message-ID this mail answers, without angle brackets."""
+        """The Message-ID that this mail replies to, without angle brackets."""
         return self._identifier("in-reply-to")
 
     @cached_property
@@ -143,21 +152,21 @@ class InboundMessage:
 
     @cached_property
     def text(self) -> str | None:
-        """The plain text, lines ended by ``\\n``."""
+        """The plain text, with ``\\n`` as line ending."""
         return self._body("text", lambda s: s.text())
 
     @cached_property
     def html(self) -> str | None:
-        """The HTML, as hostile as its author: sanitise it before you show it."""
+        """The HTML, which may be malicious: sanitise it before you show it."""
         return self._body("html", lambda s: s.html())
 
     @cached_property
     def stripped_text(self) -> str | None:
-        """What the author of an answer wrote: the text without quoted mails and
-        signature.
+        """The text of a reply without quoted mail and signature.
 
-        Where the HTTP endpoint in Postal strips replies it is Postal's; otherwise it is
-        ours. ``None`` if there is no text, and ``""`` if nothing else is in it.
+        If the HTTP endpoint in Postal strips replies, this is what Postal has left of
+        the text, otherwise the result of :func:`.strip_reply`. ``None`` if there is no
+        text, and ``""`` if all of it was stripped.
         """
         stripped = self._body("stripped text", lambda s: s.stripped_text())
         if stripped is not None or self.text is None:
@@ -167,7 +176,10 @@ class InboundMessage:
 
     @cached_property
     def headers(self) -> list[tuple[str, str]]:
-        """All headers in order, decoded, each in one line, names as they came."""
+        """All headers in order, as pairs of name and value.
+
+        Names are spelled as in the mail; values are decoded, each in one line.
+        """
         items: list[tuple[str, str]] = self._read(
             "headers", lambda s: s.header_items(), []
         )
@@ -175,30 +187,39 @@ class InboundMessage:
 
     @cached_property
     def attachments(self) -> list[InboundAttachment]:
-        """The files, also those whose author did not call them attachments. Images
-        that belong to the HTML are in :attr:`inlines`."""
+        """All files, whether or not the mail declares them as attachments.
+
+        Images that belong to the HTML are in :attr:`inlines` instead.
+        """
         return self._read("attachments", lambda s: s.attachments(), [])
 
     @cached_property
     def inlines(self) -> dict[str, InboundAttachment]:
-        """Content id -> part, for ``cid:`` links of the HTML."""
+        """The parts that ``cid:`` links in the HTML refer to, by Content-ID.
+
+        Always empty in the Hash formats.
+        """
         return self._read("inlines", lambda s: s.inlines(), {})
 
     @cached_property
     def spam_detected(self) -> bool | None:
-        """Postal's verdict; ``None`` if it did not look. What the author claims in
-        headers of the same name does not count."""
+        """Whether Postal classified the mail as spam; ``None`` if it didn't check.
+
+        Headers of the same name that the author has written don't count.
+        """
         return self._read("spam verdict", lambda s: s.spam_detected(), None)
 
     @cached_property
     def spam_score(self) -> float | None:
-        """Postal's score; ``None`` in the Hash formats."""
+        """Postal's spam score; ``None`` in the Hash formats."""
         return self._read("spam score", lambda s: s.spam_score(), None)
 
     @cached_property
     def is_auto_reply(self) -> bool:
-        """Whether a machine wrote it as an answer (RFC 3834): a vacation note, a
-        bounce, a complaint, a receipt."""
+        """Whether the mail is an automatic reply (RFC 3834).
+
+        That is a vacation note, a bounce, a complaint or a receipt.
+        """
         return self.is_bounce or self._read(
             "auto reply",
             lambda s: classify.is_auto_reply(
@@ -209,7 +230,7 @@ class InboundMessage:
 
     @cached_property
     def is_bounce(self) -> bool:
-        """Whether the mail reports that another one was not, or not yet, delivered."""
+        """Whether the mail reports a failed or delayed delivery of another one."""
         return self._read(
             "bounce",
             lambda s: classify.is_bounce(
@@ -226,12 +247,14 @@ class InboundMessage:
 
     @cached_property
     def may_be_answered(self) -> bool:
-        """Whether an automatic answer may go back, to the first of :attr:`reply_to` or
-        to :attr:`from_email`, without the risk of a loop or of a nuisance.
+        """Whether an automatic reply may be sent without risking a mail loop.
 
-        False without an envelope sender, and for auto-replies, bounces, lists, bulk
-        mail, authors who ask for no automatic answers (``X-Auto-Response-Suppress``),
-        mail from the address it came to, and mail without an address to answer.
+        The reply would go to the first address of :attr:`reply_to`, or to
+        :attr:`from_email`. ``False`` if the envelope has no sender; for auto-replies,
+        bounces, mailing lists and bulk mail; if the author asks for no automatic
+        replies (``X-Auto-Response-Suppress``); if the mail comes from the address that
+        it was sent to; and if there is no address to reply to. Limit the number of
+        replies to one mailbox nevertheless.
         """
         if self._source.null_sender or self.is_auto_reply or self.from_email is None:
             return False
@@ -244,7 +267,12 @@ class InboundMessage:
         )
 
     def header(self, name: str) -> str | None:
-        """Return the first value of a header, decoded, in one line, or ``None``."""
+        """Return the first value of a header, or ``None``.
+
+        The value is decoded and in one line.
+
+        :param name: The name of the header, in upper or lower case.
+        """
         name = name.lower()
         if name not in self._lines:
             self._lines[name] = self._line(name, lambda s: s.header(name))
@@ -260,7 +288,8 @@ class InboundMessage:
         text = self._read(what, read, None)
         if text is None:
             return None
-        # No source gives surrogates; looking for them takes as long as decoding.
+        # Sources return no surrogates, so they aren't searched for: that would take as
+        # long as decoding.
         text = text.replace("\r\n", "\n") if "\r" in text else text
         return text.replace("\0", "\ufffd") if "\0" in text else text
 
@@ -271,9 +300,9 @@ class InboundMessage:
         try:
             return read(self._source)
         except Exception as error:  # noqa: BLE001
-            # The standard library's parser answers hostile mail with IndexError,
-            # LookupError, RecursionError and more. A mail that can't be read to its
-            # end has still been delivered.
+            # Parsers of hostile input may raise anything; the standard library's raises
+            # IndexError, LookupError, RecursionError and more. A mail that can't be
+            # read completely has still been delivered.
             self._source.defects.append(f"{what}: {type(error).__name__}")
             return default
 

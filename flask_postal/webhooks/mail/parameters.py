@@ -1,7 +1,7 @@
-"""Reads Content-Type and Content-Disposition: a value and its parameters.
+"""Parses Content-Type and Content-Disposition into a value and its parameters.
 
-Parameters are read as RFC 2231 has them: in pieces (``filename*0=``), and with a
-charset of their own (``filename*=utf-8''...``), which win over plain ones.
+RFC 2231 is supported: parameters in pieces (``filename*0=``) and with their own charset
+(``filename*=utf-8''...``), which take precedence over plain ones.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from .charsets import decode
 
 __all__ = ["Parameters", "read_parameters"]
 
-#: Characters of a header that are looked at, and parameters.
+#: Characters of a header that are parsed, and number of its parameters.
 MAX_LENGTH, MAX_PARAMETERS = 16_000, 100
 
 _CHARACTER = r"[^\s;=\"(),<>@:\\/?\[\]]"
 _TYPE = re.compile(rf"\s*({_CHARACTER}+)\s*/\s*({_CHARACTER}+)", re.ASCII)
 _WORD = re.compile(rf"\s*({_CHARACTER}*)", re.ASCII)
-# A name, and a value in quotes, or up to the next semicolon. Programs forget
-# semicolons between parameters, and quotes around values with blanks.
+# A name, and a value that is quoted or ends at the next semicolon. Some programs leave
+# out the semicolon between parameters, or the quotes around a value with whitespace: an
+# unquoted value goes on over whitespace unless one of the known parameters follows.
 _KNOWN = "charset|boundary|name|filename|format|delsp|type|report-type|size|method"
 _PARAMETER = re.compile(
     rf"""(?:(?<=[;\s])|^)([^\s;="]{{1,100}}+)\s*+=\s*+
@@ -38,24 +39,24 @@ _MEDIA = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASC
 class Parameters:
     """The value of a header, and its parameters.
 
-    :param value: What stands before the first semicolon, in lower case: a media type
-        or a disposition; ``""`` if it is none.
-    :param parameters: Names in lower case -> values.
+    :param value: The media type or disposition in lower case; ``""`` if it is invalid.
+    :param parameters: The values of the parameters, by their names in lower case.
     """
 
     value: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> str | None:
-        """Return a parameter, or ``None``."""
+        """Return the value of a parameter, or ``None``."""
         return self.parameters.get(name)
 
 
 def read_parameters(text: str, *, media_type: bool = False) -> Parameters:
-    """Read a header with parameters.
+    """Parse a header with parameters.
 
-    :param text: Its value, unfolded.
-    :param media_type: Whether it begins with a media type.
+    :param text: The unfolded value of the header.
+    :param media_type: Whether the header begins with a media type; otherwise it begins
+        with a single word, such as a disposition.
     """
     text = text[:MAX_LENGTH]
     found = (_TYPE if media_type else _WORD).match(text)
@@ -95,14 +96,15 @@ def _unquote(value: str) -> str:
     if len(value) > 1 and value.endswith('"'):
         value = value[1:-1]
         return (
-            # Not all: programs write C:\\Users\\ana without escaping it.
+            # Only escaped quotes and backslashes: some programs write paths such as
+            # C:\\Users\\ana without escaping them.
             re.sub(r'\\(["\\])', r"\1", value) if "\\" in value else value
         )
     return value[1:].strip()
 
 
 def _join(numbered: dict[int, tuple[str, bool]]) -> str:
-    """Put the pieces of a parameter together; the first tells the charset of all."""
+    """Join the pieces of a parameter; the first one declares the charset of all."""
     if -1 in numbered:
         numbered = {0: numbered[-1]}
     charset, data = "", b""

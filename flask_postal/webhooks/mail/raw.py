@@ -1,4 +1,4 @@
-"""Reads a raw mail: what :class:`.InboundMessage` asks for, and no more."""
+"""Reads inbound mail in the RawMessage formats, parsing only what is used."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .structure import Part, cut
 
 __all__ = ["RawMail"]
 
-#: Characters of headers in which encoded words are decoded for the list of all.
+#: Characters of all headers together in which encoded words are decoded.
 MAX_DECODED = 300_000
 
-#: Bytes of a delivery status that are looked at.
+#: Bytes of a delivery status (RFC 3464) that are read.
 MAX_STATUS = 20_000
 
 _DAMAGED = "message: its base64 is damaged"
@@ -30,7 +30,12 @@ _TEXTS = ("text/plain", "text/html")
 
 @dataclass(slots=True)
 class _Roles:
-    """Which part is what."""
+    """The parts of a mail, sorted by their use.
+
+    :param texts: The text of the mail, by media type: text/plain and text/html.
+    :param files: The attachments.
+    :param inlines: The parts that the HTML refers to, by Content-ID.
+    """
 
     texts: dict[str, Part] = field(default_factory=dict)
     files: list[Part] = field(default_factory=list)
@@ -38,15 +43,16 @@ class _Roles:
 
 
 class RawMail:
-    """A :class:`.MailSource` over the bytes of a mail.
+    """The :class:`.MailSource` of the RawMessage formats.
 
-    :param null_sender: Whether it came without an envelope sender.
+    :param mail: The mail, which may not have been decoded from base64 yet.
+    :param null_sender: Whether the envelope has no sender.
     """
 
     def __init__(self, mail: Base64Mail, *, null_sender: bool = False) -> None:
         self.defects: list[str] = []
         self.null_sender = null_sender
-        self.marked_bounce: bool = False  # this format does not tell
+        self.marked_bounce: bool = False  # RawMessage doesn't say
         self._mail = mail
 
     @property
@@ -109,10 +115,10 @@ class RawMail:
         return read_date(self._by_name.get("date"))
 
     def _verdict(self, name: str) -> str | None:
-        """A header that Postal put above the first Received header.
+        """Return a header that Postal has added above the first Received header.
 
-        The same headers further down come from the author and prove nothing; without a
-        Received header nobody can tell.
+        The same headers further down were written by the author and prove nothing. If
+        there is no Received header, the two can't be distinguished.
         """
         found = None
         for header, value in self._head.items:
@@ -134,9 +140,10 @@ class RawMail:
 
     @cached_property
     def _parts(self) -> list[Part]:
-        """The parts that hold something."""
+        """The parts with content, in order."""
         raw = self._all()
-        # What was read from the beginning of the mail stands at the same place in it.
+        # The headers may have been read from only the beginning of the mail, but their
+        # offsets are the same in the whole mail.
         structure = cut(raw, self._head)
         for problem in structure.problems:
             self._note(problem)
@@ -144,7 +151,10 @@ class RawMail:
 
     @cached_property
     def _roles(self) -> _Roles:
-        """The first text and the first HTML that say something, files, images."""
+        """Decide for each part whether it is text of the mail, a file or inline.
+
+        Of each kind of text the first part that isn't blank is chosen.
+        """
         roles = _Roles()
         alone = len(self._parts) == 1
         for part in self._parts:
@@ -167,7 +177,7 @@ class RawMail:
                     continue
             roles.files.append(part)
         if not roles.texts:
-            # Gateways for text messages name their texts.
+            # SMS gateways send their text as a part with a file name.
             for part in roles.files:
                 if part.kind in _TEXTS and part.disposition != "attachment":
                     roles.texts.setdefault(part.kind, part)
@@ -190,7 +200,7 @@ class RawMail:
         return text
 
     def stripped_text(self) -> str | None:
-        return None  # Postal strips replies in the Hash formats only
+        return None  # Postal strips replies only in the Hash formats
 
     def attachments(self) -> list[InboundAttachment]:
         return [_attachment(part) for part in self._roles.files]
@@ -199,7 +209,7 @@ class RawMail:
         return {name: _attachment(p) for name, p in self._roles.inlines.items()}
 
     def part_types(self) -> list[str]:
-        # What a person attached says nothing about the mail it is attached to.
+        # Attachments don't count: a person may forward a bounce.
         return [part.kind for part in self._parts if part.disposition != "attachment"]
 
     def delivery_status(self) -> str:

@@ -1,8 +1,8 @@
-"""Takes what is quoted out of an answer, in time that grows with its length.
+"""Removes quoted mail and signatures from replies, in linear time.
 
-Libraries for this match expressions over the whole text whose time grows with its
-square or worse; text comes from strangers, so here each line is looked at once, and
-only its beginning.
+Libraries for this match regular expressions over the whole text, whose time can grow
+with the square of its length or worse. Because anybody can send the text, only the
+beginning of each line is matched here, and each line a bounded number of times.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import re
 
 __all__ = ["strip_reply"]
 
-#: Characters of a text and lines that are looked at; what follows stays as it is.
+#: Characters and lines of a text that are checked.
 MAX_TEXT, MAX_LINES = 1_000_000, 10_000
-#: Characters of a line that are looked at.
+#: Characters of a line that are checked.
 MAX_LINE = 500
-#: Lines over which programs break "On ..., ... wrote:".
+#: Lines over which mail programs wrap "On ..., ... wrote:".
 _ATTRIBUTION_LINES = 4
-#: Quoted lines that may be the author's own ("> make install") where nothing else in
-#: the text looks like an answer.
+#: Lines that begin with ">" and may still be the author's own ("> make install"), if
+#: nothing else in the text looks like a reply.
 _OWN_QUOTES = 2
-#: Lines below a "--" that may be a signature.
+#: Lines of a signature after "--", counting that one.
 _SIGNATURE_LINES = 8
 
 _QUOTED = re.compile(r"[ \t]{0,3}(?:>|\|[ ]?>)")
@@ -80,13 +80,14 @@ _SENT_FROM = re.compile(
 
 
 def strip_reply(text: str) -> str:
-    """Return what the author of an answer wrote: without quoted mails, the lines that
-    introduce them, and a signature.
+    """Return the text of a reply without quoted mail and signature.
 
-    Answers above, below and between what is quoted are kept, and so is all of a mail
-    that somebody forwards.
+    Lines that introduce a quotation ("On ..., Ana wrote:") are removed too. Text above,
+    below and between quotations is kept, and so is a forwarded mail. This is a guess
+    based on how the text looks, with the words of a dozen languages; in doubt the text
+    is returned unchanged.
 
-    :param text: The text, lines ended by ``\\n``.
+    :param text: The text, with ``\\n`` as line ending.
     :returns: ``""`` if nothing is left.
     """
     head = text[:MAX_TEXT]
@@ -115,17 +116,22 @@ def strip_reply(text: str) -> str:
         kept.append(full)
     whole = text.strip("\n \t")
     if not ended and len(text) > sum(map(len, lines)) + len(lines):
-        return whole  # too long to tell
+        return whole  # too long: the rest wasn't checked
     stripped = "\n".join(kept).strip("\n \t")
     if not quoted and not (ended and stripped):
-        return whole  # nothing is quoted, or nothing stands above what looks like it
+        return whole  # nothing is quoted, or there is no text above the quotation
     if stripped and quoted <= _OWN_QUOTES and not (introduced or ended):
         return whole
     return stripped
 
 
 def _ends_here(lines: list[str], index: int, line: str) -> bool:
-    """Tell whether all from this line on is a mail that is answered, or a signature."""
+    """Return whether the rest of the text, from this line on, is quoted or signature.
+
+    :param lines: All lines of the text.
+    :param index: The index of the line.
+    :param line: The beginning of the line, without trailing whitespace.
+    """
     if line[0] in "-_=*#> \t" and _SEPARATOR.match(line):
         return True
     if line == "--":
@@ -150,8 +156,11 @@ def _following(lines: list[str], index: int) -> list[str]:
 
 
 def _introduces(lines: list[str], index: int, line: str) -> bool:
-    """Tell whether "On ..., Ana <ana@example.com> wrote:" begins here, with a mail
-    behind it that is not marked as quoted."""
+    """Return whether an introduction begins here, followed by unmarked quoted text.
+
+    An introduction is "On ..., Ana <ana@example.com> wrote:". If the lines after it
+    begin with ">", only these are removed, because the author may go on below them.
+    """
     line = line.lstrip()
     if not _BEGINS.match(line):
         return False
@@ -171,9 +180,10 @@ def _introduces(lines: list[str], index: int, line: str) -> bool:
 
 
 def _drop_attribution(kept: list[str]) -> int:
-    """Take away the lines that introduce a quotation which begins here.
+    """Remove the lines before a quotation that introduce it ("On ..., Ana wrote:").
 
-    :returns: How many quotations were introduced: 0 or 1.
+    :param kept: The lines before the quotation, from which they are removed.
+    :returns: The number of introductions that were removed: 0 or 1.
     """
     last = len(kept) - 1
     while last >= 0 and not kept[last][:MAX_LINE].strip() and len(kept) - last < 3:
@@ -193,6 +203,6 @@ def _drop_attribution(kept: list[str]) -> int:
     if not _WROTE.search(sentence[-200:]):
         return 0
     if not _BEGINS.match(sentence):
-        first = last  # where it begins can't be told: only its end goes
+        first = last  # its beginning wasn't found: remove only its last line
     del kept[first:]
     return 1

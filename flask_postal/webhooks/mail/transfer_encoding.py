@@ -1,4 +1,4 @@
-"""Undoes a Content-Transfer-Encoding, whatever state it is in."""
+"""Decodes Content-Transfer-Encodings, also damaged ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from itertools import islice
 
 __all__ = ["decode_transfer"]
 
-#: Lines of uuencoded text that are read: some, and one for so many bytes. They have
-#: 62 bytes usually.
+#: Lines of uuencoded text that are read: UU_LINES, and one more per UU_LINE bytes.
+#: Usual lines have 62 bytes, so this limits only texts of very short lines, each of
+#: which costs a call.
 UU_LINES, UU_LINE = 1000, 20
 
 _PLAIN = frozenset({"", "7bit", "8bit", "binary"})
@@ -20,13 +21,14 @@ _WORD = re.compile(r"[\w-]+", re.ASCII)
 
 
 def decode_transfer(raw: bytes, start: int, end: int, encoding: str) -> bytes:
-    """Decode a part of a mail.
+    """Decode the content of a part.
 
-    :param raw: The mail.
-    :param start: Where the content begins.
-    :param end: Where it ends.
-    :param encoding: The value of the header.
-    :returns: The bytes; as they are where the encoding is unknown or broken.
+    :param raw: The whole mail.
+    :param start: The offset at which the content begins.
+    :param end: The offset at which it ends.
+    :param encoding: The value of the Content-Transfer-Encoding header.
+    :returns: The decoded bytes; the content unchanged if the encoding is unknown or
+        the content can't be decoded.
     """
     found = _WORD.search(encoding[:100])
     name = found[0].lower() if found else ""
@@ -48,7 +50,8 @@ def _base64(raw: bytes, start: int, end: int) -> bytes:
             data = binascii.a2b_base64(memoryview(raw)[start:end])
         except binascii.Error:
             data = b""
-        # The decoder skips foreign characters and stops at padding: then it is short.
+        # binascii skips other characters and stops at padding, so damaged base64 gives
+        # less data than its length promises.
         padding = raw.count(b"=", max(start, end - 6), end)
         if len(data) == length // 4 * 3 - padding:
             return data
@@ -56,8 +59,10 @@ def _base64(raw: bytes, start: int, end: int) -> bytes:
 
 
 def _damaged_base64(text: bytes) -> bytes:
-    """Decode as ``email`` does: padding may be missing, and other characters are
-    skipped."""
+    """Decode as the ``email`` package does.
+
+    Padding may be missing, and characters that aren't base64 are skipped.
+    """
     text = text.translate(None, b"\r\n")
     padding = b"=" * (-len(text) % 4)
     for attempt in (text + padding, text, text + b"=="):
@@ -81,7 +86,8 @@ def _uu(content: bytes) -> bytes:
         try:
             pieces.append(binascii.a2b_uu(line))
         except binascii.Error:
-            # Some programs write lines longer than they say (as email has it).
+            # Some programs write lines that are longer than their length byte says.
+            # The email package has the same workaround.
             said = (((line[0] - 32) & 63) * 4 + 5) // 3
             try:
                 pieces.append(binascii.a2b_uu(line[:said]))
