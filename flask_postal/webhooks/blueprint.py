@@ -53,8 +53,8 @@ def create_blueprint(
     def inbound() -> Response:
         return receive("inbound")
 
-    # Both spellings are routed. Postal doesn't follow redirects: to the 308 that adds a
-    # missing slash it reacts by bouncing the mail to its author.
+    # Both spellings are routed, because Postal doesn't follow redirects: after a 308
+    # that adds the slash, it would bounce the mail to its author.
     for view in (tracking, inbound):
         for rule in (f"/{view.__name__}/", f"/{view.__name__}"):
             blueprint.add_url_rule(

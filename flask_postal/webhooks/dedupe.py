@@ -201,8 +201,8 @@ class CacheStore:
 
     :param cache: A cache with cachelib's interface and an atomic ``add``, as
         :func:`check_cache` returns it.
-    :param clock: Returns seconds since 1970, like ``time.time``. All workers must have
-        the same time, to :data:`SKEW`.
+    :param clock: Returns seconds since 1970, like ``time.time``. The clocks of workers
+        may differ by up to :data:`SKEW`.
     """
 
     def __init__(self, cache: Cache, clock: Callable[[], float] = time.time) -> None:
@@ -257,10 +257,10 @@ class CacheClaim:
             self._deadline = deadline
             return True
         held = self._ask("get", key)
-        now = self._clock()  # again: the other lease may be newer than the first one
+        now = self._clock()  # again: the other lease may be newer than the first
         if isinstance(held, (int, float)) and held > now:
             if held > now + LEASE + SKEW:
-                # No worker of ours writes such a deadline: limit it to LEASE from now.
+                # Flask-Postal never writes such a deadline: limit it to LEASE from now.
                 self._ask("set", key, now + LEASE, LEASE)
             return False
         # Either the lease has expired but its entry has not, or the cache fails to add

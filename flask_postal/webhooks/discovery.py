@@ -97,7 +97,8 @@ class DiscoveredKeys:
     def _begin(self, now: float) -> _Attempt | None:
         """Return the running attempt, or start one.
 
-        :returns: ``None`` if the last attempt ended less than :data:`PAUSE` ago.
+        :returns: ``None`` if the last attempt is over and began less than :data:`PAUSE`
+            ago.
         """
         process = os.getpid()
         with self._locks.setdefault(process, threading.Lock()):

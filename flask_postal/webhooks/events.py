@@ -53,7 +53,7 @@ class TrackingEvent(MailEvent):
     """An event about a message that was sent, such as a delivery, a bounce or a click.
 
     Events arrive in any order. Postal sends ``deferred`` up to 18 times for a message,
-    and ``opened`` and ``clicked`` each time. The other fields are documented in
+    and ``opened`` and ``clicked`` for every hit. The other fields are documented in
     :class:`MailEvent` and :class:`.Outcome`.
 
     :param tags: The tag of the message, as a list of at most one.

@@ -22,8 +22,8 @@ from ..errors import ConfigurationError
 
 __all__ = ["PublicKey", "load_keys"]
 
-#: Accepted sizes. Postal's official installer makes keys of 1024 bits, so a higher
-#: minimum would refuse most servers; the maximum bounds the time of a verification.
+#: Accepted sizes. The minimum can't be higher, because Postal's official installer
+#: makes keys of 1024 bits. The maximum limits the time of a verification.
 MIN_BITS, MAX_BITS = 1024, 8192
 
 

@@ -119,11 +119,11 @@ def _close(iterable: Iterable[bytes]) -> None:
 
 
 def _discard(data: bytes) -> None:
-    """Ignore what an app writes with the ``write()`` that WSGI's start_response has."""
+    """Ignore data that is passed to the ``write()`` function of WSGI."""
 
 
 def _refuse(environ: dict[str, Any], status: str) -> SavedResponse:
-    """Make the 503 for a request to which something else than the view responded."""
+    """Make the 503 for a request whose response didn't come from the view."""
     cause = "a WSGI middleware of the app"
     if has_request_context():
         cause = "a before_request function or an error handler of the app"

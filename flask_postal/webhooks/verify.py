@@ -56,7 +56,8 @@ class Hook:
     :param max_bytes: The name of the setting that limits the body, without its prefix.
     :param wrong_signature: HTTP status for a signature that isn't Postal's.
     :param unauthorized: HTTP status for missing or wrong basic auth.
-    :param malformed: HTTP status for a body that is incomplete or can't be parsed.
+    :param malformed: HTTP status for a body that is incomplete, has another media type
+        or can't be parsed.
     :param too_large: HTTP status for a body that is over the limit.
     """
 

@@ -227,7 +227,7 @@ def _inside(text: str) -> str:
 
 
 class _Validity:
-    """Checks whether a message could be sent to an address, or it is a literal.
+    """Checks that an address can be sent to, or is an address literal.
 
     Each header needs a new instance, which counts the slow checks of international
     domains and refuses further ones.

@@ -5,7 +5,7 @@ Labels have the meaning that the WHATWG Encoding Standard gives them
 labelled ``gb2312`` may use all of GB 18030, and ``iso-8859-1`` means windows-1252. Some
 charsets that occur in mail but not on the web are added.
 
-The labels are an allow-list, because ``bytes.decode`` also accepts codecs that are no
+The labels are an allow-list, because ``bytes.decode`` also accepts codecs that are not
 charsets, and a mail may name any of them. For some the time grows at least with the
 square of the length: 200 kB of ``punycode`` take 4 s (Python 3.11), so one mail of a
 few MB would stop a worker.
@@ -122,7 +122,7 @@ _BOMS = (
 _UNDEFINED = "\ufffd"
 _NOT_ASCII = bytes(range(0x80, 0x100))
 _SURROGATE = re.compile("[\ud800-\udfff]")
-#: Two-byte text in ISO-2022-JP, which an escape sequence begins.
+#: Two-byte text in ISO-2022-JP, with the escape sequence before it.
 _KANJI = re.compile(rb"\x1b\$[@B]([^\x1b\r\n]*)")
 _TO_ASCII = re.compile(rb"\x1b\([BJ]")
 #: Escape sequences in a text. With more of them Python's codec decodes it, without the

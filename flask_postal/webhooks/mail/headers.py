@@ -19,10 +19,10 @@ __all__ = ["HeaderBlock", "read_date", "read_headers"]
 #: Bytes of headers that are read, and number of headers. Usual mail has a few dozen kB
 #: at most, while 10 MB of short headers would become two million pairs of strings.
 MAX_BYTES, MAX_FIELDS = 1024 * 1024, 10_000
-#: Bytes of one header that are read. A long References header has some kB.
+#: Bytes of one header that are read.
 MAX_VALUE = 100_000
-#: Bytes of invalid lines in a row that are skipped to find the next header. Behind more
-#: of them a header is not searched for: it is text without a blank line before it.
+#: Bytes of invalid lines in a row that are skipped to find the next header. Longer ones
+#: are taken for the text, whose blank line is missing.
 MAX_JUNK = 1000
 
 # A name, and a value with its continuation lines. The group is repeated possessively,

@@ -84,8 +84,8 @@ def strip_reply(text: str) -> str:
 
     Lines that introduce a quotation ("On ..., Ana wrote:") are removed too. Text above,
     below and between quotations is kept, and so is a forwarded mail. This is a guess
-    based on how the text looks, with the words of a dozen languages; in doubt the text
-    is returned unchanged.
+    based on how the text looks and on words of several languages; in doubt the text is
+    returned unchanged.
 
     :param text: The text, with ``\\n`` as line ending.
     :returns: ``""`` if nothing is left.
