@@ -37,8 +37,8 @@ Event = TrackingEvent | InboundEvent | ServerEvent
 class Dispatched(Enum):
     """The outcome of handling an event; the value is the HTTP status to respond with.
 
-    :attr:`NO_RECEIVER` has no status of its own: :mod:`.receive` responds to it with 200 on
-    the tracking webhook and with 503 on the inbound one.
+    :attr:`NO_RECEIVER` has no status of its own: :mod:`.receive` responds with 200 on
+    the tracking webhook, and with 503 on the inbound one.
     """
 
     HANDLED = 200

@@ -8,10 +8,10 @@ first is hostile mail. With ``email.policy.default``, a Content-Type of 25 kB of
 semicolons takes 1.4 s (Python 3.11) and the time grows with the square of the length,
 and other mails raise RecursionError or IndexError. Here reading everything in a mail of
 10 MB takes less than 0.5 s, whatever the mail (docs/hostile-table.md). The second is
-the speed with usual mail: an inbound request with 20 kB is handled 5.7 times as fast as
-by Anymail, which uses that parser, and one with 10 MB 3.0 times (W2 and W3 in
-docs/performance-table.md). Where the standard library's parser is right, the result is
-the same; tests compare the two with random mails.
+the speed with usual mail: requests with a mail of 20 kB were handled five times as fast
+as by Anymail, which uses that parser, and those with 10 MB nearly three times. Where
+the standard library's parser is right, the result is the same; tests compare the two
+with random mails.
 """
 
 from __future__ import annotations

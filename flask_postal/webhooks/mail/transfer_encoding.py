@@ -13,7 +13,6 @@ __all__ = ["decode_transfer"]
 #: which costs a call.
 UU_LINES, UU_LINE = 1000, 20
 
-_PLAIN = frozenset({"", "7bit", "8bit", "binary"})
 _UU = frozenset({"x-uuencode", "uuencode", "x-uue", "uue"})
 _UU_BEGIN = re.compile(rb"(?m)^begin [0-7]{3,4} [^\r\n]*\r?\n")
 _LINE = re.compile(rb"[^\n]*+\n?")
