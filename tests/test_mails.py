@@ -672,3 +672,13 @@ def test_an_invalid_author_is_refused_as_a_sender() -> None:
     for value in ("@p.com", "Big Bug bb@bug.com"):
         with pytest.raises(MessageError, match="not an address"):
             parse_address(value, "sender")
+
+
+@pytest.mark.parametrize("count", [2000, 2001, 3000])
+def test_addresses_over_the_limit_are_noted_in_defects(count: int) -> None:
+    to = ",\r\n ".join(f"user{number}@example.com" for number in range(count))
+    found = read(f"To: {to}\r\n\r\nHi".encode())
+    assert len(found.to) == 2000
+    assert [d for d in found.defects if d.startswith("to: too many")] == (
+        ["to: too many addresses or too long; the rest is not read"] * (count > 2000)
+    )

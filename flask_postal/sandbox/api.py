@@ -46,7 +46,7 @@ _PIXEL = base64.b64decode(
 )
 
 
-api = Blueprint("api", __name__)
+api: Blueprint = Blueprint("api", __name__)
 
 #: Handler of an endpoint: (simulation, parameters) -> the ``data`` of the response.
 Endpoint = Callable[[Simulation, Mapping[str, Any]], Any]

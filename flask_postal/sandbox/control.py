@@ -16,7 +16,7 @@ from .simulation import Simulation
 
 __all__ = ["control"]
 
-control = Blueprint("control", __name__, url_prefix="/sandbox")
+control: Blueprint = Blueprint("control", __name__, url_prefix="/sandbox")
 
 Content = Mapping[str, Any]
 

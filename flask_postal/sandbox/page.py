@@ -55,7 +55,7 @@ _PAGE_POLICY = (
     " frame-ancestors 'none'"
 )
 
-page = Blueprint(
+page: Blueprint = Blueprint(
     "page",
     __name__,
     template_folder="templates",

@@ -101,6 +101,14 @@ class Message:
     :raises MessageError: if a value has a wrong type or is ambiguous.
     """
 
+    subject: str | None
+    body: str | None
+    html: str | None
+    mail_options: list[str] | None
+    rcpt_options: list[str] | None
+    track_opens: bool | None
+    track_clicks: bool | None
+
     def __init__(
         self,
         subject: str | None = "",

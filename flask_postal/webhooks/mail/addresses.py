@@ -22,7 +22,7 @@ from ...address import Address, is_sendable
 from ...values import as_line
 from .encoded_words import decode_words
 
-__all__ = ["author_of", "read_addresses"]
+__all__ = ["are_cut", "author_of", "read_addresses"]
 
 #: Characters of a header that are parsed, and number of addresses in it.
 MAX_LENGTH, MAX_ADDRESSES = 50_000, 2_000
@@ -70,6 +70,17 @@ def read_addresses(value: str, *, encoded: bool) -> list[Address]:
     """
     entries = _entries(value, encoded=encoded)
     return [entry.address for entry in entries if entry.address is not None]
+
+
+def are_cut(value: str) -> bool:
+    """Return whether a header has more addresses, or is longer, than what is read."""
+    if len(value) > MAX_LENGTH:
+        return True
+    separators = value.count(",") + value.count(";")
+    return (
+        separators >= MAX_ADDRESSES
+        and len(_entries(value, encoded=False)) > MAX_ADDRESSES
+    )
 
 
 def author_of(value: str, *, encoded: bool) -> Address | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...address import Address
 from ...values import as_bool, as_dict, as_line, as_str
-from .addresses import author_of, read_addresses
+from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
 from .classify import STATUS_TYPES
 from .headers import read_date
@@ -67,7 +67,12 @@ class FieldsMail:
 
     def addresses(self, name: str) -> list[Address]:
         # Postal has decoded the encoded words in names.
-        return read_addresses(self.header(name) or "", encoded=False)
+        value = self.header(name) or ""
+        if are_cut(value):
+            self.defects.append(
+                f"{name}: too many addresses or too long; the rest is not read"
+            )
+        return read_addresses(value, encoded=False)
 
     def author(self) -> Address | None:
         return author_of(self.header("from") or "", encoded=False)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from ...address import Address
 from . import classify
-from .addresses import author_of, read_addresses
+from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
 from .base64_mail import Base64Mail
 from .encoded_words import decode_words
@@ -105,7 +105,10 @@ class RawMail:
 
     def addresses(self, name: str) -> list[Address]:
         values = [value for n, value in self._head.items if n.lower() == name]
-        return read_addresses(", ".join(values), encoded=True)
+        value = ", ".join(values)
+        if are_cut(value):
+            self._note(f"{name}: too many addresses or too long; the rest is not read")
+        return read_addresses(value, encoded=True)
 
     def author(self) -> Address | None:
         value = self._by_name.get("from")
