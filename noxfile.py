@@ -26,8 +26,10 @@ EXTRAS = nox.project.load_toml(ROOT / "pyproject.toml")["project"][
 # install it by these requirements, so that its lowest version stands in one place.
 TOOLS = {re.split(r"[^\w-]", line, maxsplit=1)[0]: line for line in EXTRAS["dev"]}
 
-# The browser tests don't depend on the versions of Python and Flask, and take long.
+# The tests with a browser and with servers of databases don't depend on the versions of
+# Python and Flask, and take long: they run once, on 3.11.
 NO_BROWSER = "--ignore=tests/browser"
+NO_SERVERS = {"FLASK_POSTAL_DATABASES": "sqlite"}
 
 
 def run_pytest(session: nox.Session, *options: str) -> None:
@@ -36,6 +38,7 @@ def run_pytest(session: nox.Session, *options: str) -> None:
         *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
         *options,
         *session.posargs,
+        env=NO_SERVERS if NO_BROWSER in options else None,
     )
 
 
@@ -74,13 +77,13 @@ def build(session: nox.Session, folder: Path) -> tuple[Path, Path]:
     return sdist, wheel
 
 
-def wheel_alone(session: nox.Session, folder: Path) -> str:
+def wheel_alone(session: nox.Session, folder: Path, *extras: str) -> str:
     """Install the wheel into an environment of its own; return that one's Python."""
     _, wheel = build(session, folder)
     session.run("python", "-m", "venv", str(folder / "venv"))
     python = str(folder / "venv" / "bin" / "python")
     session.run(
-        *(python, "-m", "pip", "install", "--quiet", str(wheel)),
+        *(python, "-m", "pip", "install", "--quiet", str(wheel), *extras),
         external=True,
         silent=True,
     )
@@ -106,7 +109,7 @@ def types(session: nox.Session) -> None:
     session.install("--editable", ".[tests]", TOOLS["mypy"], TOOLS["pyright"])
     session.run("mypy", "--strict", "flask_postal", "example_app", "tests")
     folder = empty_folder(session)
-    python = wheel_alone(session, folder)
+    python = wheel_alone(session, folder, *EXTRAS["ledger"])
     session.chdir(folder)  # flask_postal of the checkout must not be found
     # pyright looks for packages where the first Python of PATH has them, which is the
     # session's own; --pythonpath has no effect together with --verifytypes.
@@ -136,7 +139,7 @@ def docs(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build sdist and wheel without a warning, and try the wheel alone."""
     folder = empty_folder(session)
-    python = wheel_alone(session, folder)
+    python = wheel_alone(session, folder, *EXTRAS["ledger"])
     session.chdir(folder)
     session.run(python, "-W", "error", str(ROOT / ".ci" / "smoke.py"), external=True)
 

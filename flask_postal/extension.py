@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from datetime import datetime
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -27,8 +28,11 @@ from .settings import Settings, read_suppressed, warn_of_misspelt
 from .signals import message_sent
 
 if TYPE_CHECKING:
+    from .ledger import Ledger
+    from .ledger.models import MailMixin
     from .sending.batch import Progress, SendOutcome
     from .sending.stored import Delivery, MessageDetails
+    from .webhooks.events import TrackingEvent
     from .webhooks.receive import Webhooks
 
 __all__ = ["Connection", "Postal"]
@@ -57,8 +61,14 @@ class _AppState:
 
             with self._lock:
                 if self._webhooks is None:
+                    ledger = self._postal.ledger
                     self._webhooks = Webhooks(
-                        self.settings, scope=self._postal.key, postal=self._postal
+                        self.settings,
+                        scope=self._postal.key,
+                        postal=self._postal,
+                        enrich=None
+                        if ledger is None
+                        else partial(ledger.enrich, self._postal.key),
                     )
         return self._webhooks
 
@@ -75,6 +85,8 @@ class Postal:
         ``/postal/marketing/``. Letters, digits and underscores.
     :param transport: Replaces HTTP, for tests and dry runs; see
         :class:`flask_postal.sending.transport.Transport`.
+    :param ledger: Stores messages in the app's database, for :meth:`enqueue`. Several
+        Postals may share one.
     :raises ConfigurationError: if the name is invalid, and as :meth:`init_app`.
     """
 
@@ -84,6 +96,7 @@ class Postal:
         *,
         name: str | None = None,
         transport: Transport | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         if name is not None and not (name.isidentifier() and name.isascii()):
             raise ConfigurationError(
@@ -92,6 +105,8 @@ class Postal:
             )
         self.name = name
         self._transport = transport
+        #: The ledger, or ``None``.
+        self.ledger: Any = ledger
         #: The key in ``app.extensions``, such as ``"postal"`` or
         #: ``"postal_marketing"``. It is also the prefix of endpoints and dedupe keys.
         self.key: str = f"postal_{name}" if name else "postal"
@@ -119,6 +134,8 @@ class Postal:
         if "postal" not in app.cli.commands:
             app.cli.add_command(postal_cli)
         app.extensions[self.key] = self
+        if self.ledger is not None:
+            self.ledger.register(app, self.key, self._pipeline_of)
         self._states[app] = state
 
     def _configured(self, app: Flask) -> _AppState:
@@ -234,6 +251,77 @@ class Postal:
 
         messages = list(private_messages(message, merge_data))
         return self.send_many(messages, concurrency, on_progress)
+
+    def enqueue(
+        self,
+        message: Message,
+        *,
+        key: str | None = None,
+        send_at: datetime | float | None = None,
+    ) -> MailMixin:
+        """Add a message to the transaction of ``db.session``.
+
+        It is rendered and checked now, and sent after the commit; a rollback forgets
+        it. Needs ``Postal(ledger=Ledger(db))``.
+
+        :param key: Such as ``"invoice-17"``. A second call with the same key stores
+            nothing, and returns the first record.
+        :param send_at: When to send it, an aware datetime or seconds since 1970; at
+            once if not given. It wins over the message's own.
+        :returns: The record, with ``.id``, ``.message_id``, ``.state``,
+            ``.recipients``, ``.meta`` and ``.mime()``. After :exc:`.CancelSend` its
+            state is ``"cancelled"``, and it is not stored.
+        :raises MessageError: if the message can't be sent, or its metadata is not JSON;
+            the session is as it was.
+        :raises ConfigurationError: without a ledger.
+        """
+        app = self._app()
+        record: MailMixin = self._with_ledger().enqueue(
+            app,
+            self._of(app).pipeline,
+            message,
+            server=self.key,
+            key=key,
+            send_at=send_at,
+        )
+        return record
+
+    def enqueue_many(self, messages: Iterable[Message]) -> list[MailMixin]:
+        """Add messages to the transaction of ``db.session``, all of them or none.
+
+        :returns: A record for each message; see :meth:`enqueue`.
+        :raises MessageError: for the first message that can't be sent.
+        """
+        app = self._app()
+        return self._with_ledger().enqueue_many(
+            app,
+            self._of(app).pipeline,
+            [(message, None, None) for message in messages],
+            server=self.key,
+        )
+
+    def mail_of(self, event: TrackingEvent) -> MailMixin | None:
+        """Return the record of the message that an event is about.
+
+        :param event: An event of this Postal.
+        :returns: The record in the current session; ``None`` if the message was not
+            enqueued here.
+        :raises ConfigurationError: without a ledger.
+        """
+        found: MailMixin | None = self._with_ledger().mail_of(self.key, event)
+        return found
+
+    def _pipeline_of(self, app: Flask) -> SendPipeline:
+        return self._of(app).pipeline
+
+    def _with_ledger(self) -> Ledger:
+        if self.ledger is None:
+            raise ConfigurationError(
+                "enqueue() needs a ledger: install Flask-Postal[ledger], and write"
+                " Postal(ledger=Ledger(db)) with flask_postal.ledger.Ledger"
+            )
+        ledger: Ledger = self.ledger
+        return ledger
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

@@ -6,7 +6,7 @@ They are typed against this protocol instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .sending.message import Message
 from .sending.result import SendResult
@@ -23,6 +23,8 @@ class PostalInterface(Protocol):
     """A :class:`.Postal` object, used within an app context."""
 
     key: str
+    #: A :class:`.Ledger`, or ``None``.
+    ledger: Any
 
     @property
     def settings(self) -> Settings:

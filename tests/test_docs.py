@@ -46,7 +46,7 @@ def test_code_blocks_run(
     with receivers_restored():
         for block in BLOCK.finditer(text):
             line = text.count("\n", 0, block.start(1))
-            code = compile("\n" * line + block[1], str(page), "exec")
+            code = compile("\n" * line + block[1], str(page), "exec", dont_inherit=True)
             exec(code, namespace)
 
 
@@ -159,7 +159,13 @@ def test_documented_names_can_be_imported(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["flask_postal", "flask_postal.sandbox", "flask_postal.testing"]
+    "module",
+    [
+        "flask_postal",
+        "flask_postal.ledger",
+        "flask_postal.sandbox",
+        "flask_postal.testing",
+    ],
 )
 def test_the_api_page_shows_all_public_names(module: str) -> None:
     text = (ROOT / "docs" / "api.md").read_text()

@@ -17,6 +17,7 @@ from ..interface import PostalInterface
 __all__ = [
     "explained",
     "find_postal",
+    "logged",
     "name_option",
     "no_sandbox",
     "postal_cli",
@@ -40,6 +41,20 @@ def quiet(name: str) -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
+
+
+@contextmanager
+def logged(name: str) -> Iterator[None]:
+    """Print the records of a logger with the time of day."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log = logging.getLogger(name)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager

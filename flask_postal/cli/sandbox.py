@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,14 @@ import click
 from flask import current_app
 
 from ..interface import PostalInterface
-from .group import explained, find_postal, name_option, no_sandbox, postal_cli
+from .group import (
+    explained,
+    find_postal,
+    logged,
+    name_option,
+    no_sandbox,
+    postal_cli,
+)
 
 if TYPE_CHECKING:
     from ..sandbox import Sandbox
@@ -112,7 +117,7 @@ def sandbox_command(
     for number in (signal.SIGINT, signal.SIGTERM):
         # A shell may have started this command in the background, with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
-    with explained(), _logged("flask_postal.sandbox"), sandbox:
+    with explained(), logged("flask_postal.sandbox"), sandbox:
         _introduce(sandbox, name, folder)
         try:
             threading.Event().wait()
@@ -138,20 +143,6 @@ def _introduce(sandbox: Sandbox, name: str | None, folder: str | None) -> None:
     kept = "in memory" if folder is None else f"in {folder}"
     click.echo(f"Messages are stored {kept}; view them at {sandbox.url}/")
     click.echo("Press Ctrl-C to stop.")
-
-
-@contextmanager
-def _logged(name: str) -> Iterator[None]:
-    """Print the records of a logger with the time of day."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-    log = logging.getLogger(name)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
 
 
 @postal_cli.command("trigger", cls=_CommandWithTables)

@@ -55,8 +55,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "send_at",
         lambda m: m.send_at is not None,
-        "Postal sends immediately; send the message from a scheduled task (a Celery"
-        " eta, an APScheduler job), to which message.to_dict() can pass it as JSON",
+        "Postal sends immediately; use postal.enqueue(message, send_at=...), which"
+        " needs a ledger, or send the message from a scheduled task (a Celery eta, an"
+        " APScheduler job), to which message.to_dict() can pass it as JSON",
         "send_at",
     ),
     Feature(
@@ -90,8 +91,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "metadata",
         lambda m: bool(m.metadata),
-        "Postal keeps no metadata; store it in the app under the id or token in"
-        " result.recipients, which every event contains",
+        "Postal keeps no metadata; use postal.enqueue(message), which needs a ledger,"
+        " or store it in the app under the id or token in result.recipients, which"
+        " every event contains",
         "metadata",
         lambda m: {},
     ),

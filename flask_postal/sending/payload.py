@@ -22,7 +22,15 @@ from .attachment import Attachment
 from .content import MAX_TAG, Content
 from .mime import build_mime, encoded_words
 
-__all__ = ["Base64", "Body", "BodyStream", "Prepared", "raw_body", "serialize"]
+__all__ = [
+    "Base64",
+    "Body",
+    "BodyStream",
+    "Prepared",
+    "raw_body",
+    "raw_fields",
+    "serialize",
+]
 
 # Fields of send/message that send/raw does not have, and the parameters to use instead.
 _NOT_RAW = {
@@ -91,7 +99,6 @@ def raw_body(
     recipients: Iterable[str],
     mime: bytes,
     *,
-    bounce: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> Body:
     """Write a request to ``send/raw`` for a complete mail.
@@ -101,12 +108,9 @@ def raw_body(
     :param recipients: The envelope recipients, as bare addresses: Postal does not
         strip names here.
     :param mime: The mail, as :func:`.build_mime` returns it.
-    :param bounce: Whether Postal sends it with a null envelope sender.
-    :param extra: Further fields of the request.
+    :param extra: Further fields of the request, as :func:`raw_fields` returns them.
     """
     fields: dict[str, Any] = {"mail_from": sender, "rcpt_to": list(recipients)}
-    if bounce:
-        fields["bounce"] = True
     fields.update(extra or {})
     data = Attachment("mime", "message/rfc822", mime)
     return Body(_dump(fields)[:-1], b',"data":"', Base64(data), b'"}')
@@ -153,16 +157,23 @@ def _message_body(content: Content) -> Body:
     return Body(*parts, b"]}")
 
 
-def _raw_body(content: Content) -> Body:
-    extra: dict[str, Any] = {}
+def raw_fields(content: Content) -> dict[str, Any]:
+    """Return the fields of a request to ``send/raw`` beside mail and recipients.
+
+    :raises MessageError: if ``esp_extra`` has one that ``send/raw`` does not take.
+    """
+    fields: dict[str, Any] = {"bounce": True} if content.bounce else {}
     refused = _NEVER | _NOT_RAW
-    _merge_extra(extra, content.extra, refused, why_raw=content.why_raw)
+    _merge_extra(fields, content.extra, refused, why_raw=content.why_raw)
+    return fields
+
+
+def _raw_body(content: Content) -> Body:
     return raw_body(
         content.sender.addr_spec,
         [address.addr_spec for address in content.recipients.values()],
         build_mime(content),
-        bounce=content.bounce,
-        extra=extra,
+        extra=raw_fields(content),
     )
 
 

@@ -151,16 +151,19 @@ class SendPipeline:
             render_templates(message, app)
         return message
 
-    def check(self, message: Message) -> Content:
+    def check(
+        self, message: Message, *, capabilities: frozenset[str] | None = None
+    ) -> Content:
         """Validate a completed message.
 
+        :param capabilities: As for the pipeline, for this message only.
         :raises MessageError: if Postal would refuse, lose or change a part of it.
         """
         settings = self._settings
         message = without_unsupported(
             message,
             ignore=settings.ignore_unsupported_features,
-            supported=self._capabilities,
+            supported=self._capabilities if capabilities is None else capabilities,
             setting=f"{settings.prefix}IGNORE_UNSUPPORTED_FEATURES",
         )
         return read_content(message, settings)

@@ -61,8 +61,8 @@ class TrackingEvent(MailEvent):
     :param user_agent: The User-Agent that opened the message or clicked a link.
     :param ip_address: The IP address that it came from.
     :param bounce: Postal's dict about the bounce mail, if the message bounced.
-    :param metadata: Always ``{}``, because Postal has no metadata. It is here for code
-        that was written for Anymail.
+    :param metadata: The metadata of a message that was enqueued with a ledger, and
+        ``{}`` for every other message, because Postal has none.
     """
 
     tags: list[str] = field(default_factory=list)

@@ -5,6 +5,8 @@ Needs no request context, so queues and replays can use it in another process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Flask
 
 from .dispatch import Dispatched, Event, dispatch
@@ -13,7 +15,9 @@ from .state import WebhookState
 from .tracking import parse_tracking
 from .verify import VerifiedRequest
 
-__all__ = ["handle", "parse"]
+__all__ = ["Enrich", "handle", "parse"]
+
+Enrich = Callable[[Flask, Event], Event]
 
 
 def parse(verified: VerifiedRequest) -> Event:
@@ -35,6 +39,7 @@ def handle(
     *,
     postal: object,
     scope: str,
+    enrich: Enrich | None = None,
 ) -> Dispatched:
     """Parse a request, and call every receiver that has not handled it before.
 
@@ -43,9 +48,13 @@ def handle(
     :param state: The app's webhook state; its store remembers what has been handled.
     :param postal: The extension, which is passed to receivers as ``postal``.
     :param scope: The extension key, which is part of the deduplication key.
+    :param enrich: Adds to the event what the layer above knows of its message. If it
+        raises, the request has failed, and Postal sends it again.
     :raises PayloadError: if the body can't be parsed, see :func:`parse`.
     """
     event = parse(verified)
+    if enrich is not None:
+        event = enrich(app, event)
     outcome = dispatch(event, app, postal=postal, scope=scope, store=state.store)
     if outcome is Dispatched.NO_RECEIVER:
         state.note_unheard(type(event).__name__)

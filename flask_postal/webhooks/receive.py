@@ -14,7 +14,7 @@ from flask import Flask, Request, Response, current_app
 from ..errors import PayloadError, RequestRefused
 from ..settings import Settings
 from .dispatch import Dispatched
-from .handle import handle
+from .handle import Enrich, handle
 from .responses import (
     SAVED_RESPONSES,
     SavedResponse,
@@ -46,13 +46,22 @@ class Webhooks(WebhookState):
     :param scope: The extension key. It is part of each deduplication key, so that apps
         with several Postal servers don't confuse their events.
     :param postal: The extension, which is passed to receivers as ``postal``.
+    :param enrich: See :func:`.handle`.
     :raises ConfigurationError: if a key or the dedupe cache can't be used.
     """
 
-    def __init__(self, settings: Settings, *, scope: str, postal: object) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        scope: str,
+        postal: object,
+        enrich: Enrich | None = None,
+    ) -> None:
         super().__init__(settings)
         self._scope = scope
         self._postal = postal
+        self._enrich = enrich
 
     def verify(self, request: Request, hook: str) -> VerifiedRequest:
         """Check that a request was signed by the app's Postal server.
@@ -79,7 +88,14 @@ class Webhooks(WebhookState):
         """
         if app is None:
             app = current_app._get_current_object()  # type: ignore[attr-defined]
-        return handle(verified, app, self, postal=self._postal, scope=self._scope)
+        return handle(
+            verified,
+            app,
+            self,
+            postal=self._postal,
+            scope=self._scope,
+            enrich=self._enrich,
+        )
 
     def receive(self, app: Flask, request: Request, hook: str) -> Response:
         """Verify and handle a request, and return the response to Postal.

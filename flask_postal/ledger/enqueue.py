@@ -1,0 +1,197 @@
+"""Adds messages to the caller's transaction.
+
+Everything is written by statements on the connection of the caller's session. Added as
+objects, it would be flushed together with what the caller has not finished yet.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import make_msgid
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+
+from ..errors import MessageError
+from ..sending.content import Content
+from ..sending.message import Message
+from ..sending.message_json import json_dict
+from ..sending.mime import build_mime
+from ..sending.payload import raw_fields
+from ..sending.pipeline import SendPipeline
+from .columns import now, stored
+from .content import owner_of_mail, save
+from .mapping import LedgerModels
+
+__all__ = ["CAPABILITIES", "Draft", "find_by_key", "insert", "write_draft"]
+
+#: What a ledger provides beyond Postal.
+CAPABILITIES = frozenset({"metadata", "send_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message that has been rendered and checked, ready to be stored."""
+
+    server: str
+    key: str | None
+    content: Content
+    mime: bytes
+    options: dict[str, Any]
+    meta: dict[str, Any]
+    due_at: datetime
+    #: Whether the caller chose the Message-ID, which may then exist already.
+    chosen_id: bool
+
+
+def write_draft(
+    app: Flask,
+    pipeline: SendPipeline,
+    message: Message,
+    *,
+    server: str,
+    key: str | None,
+    send_at: datetime | float | None,
+) -> Draft:
+    """Render, announce and check a message, and write its MIME.
+
+    :raises MessageError: if it can't be sent, or its metadata is not JSON.
+    :raises CancelSend: if a receiver of ``message_sending`` stops it.
+    """
+    if key is not None and not _is_key(key):
+        raise MessageError("key must be a string of 1 to 255 characters", field="key")
+    message = pipeline.announce(app, pipeline.complete(app, message))
+    meta = json_dict(message.metadata, "metadata")
+    due_at = _due(message.send_at if send_at is None else send_at)
+    content = pipeline.check(message, capabilities=CAPABILITIES)
+    chosen_id = content.message_id is not None
+    if content.message_id is None:
+        content.message_id = make_msgid(domain=content.sender.domain)[1:-1]
+    content.why_raw = content.why_raw or "a message of the ledger"
+    return Draft(
+        server=server,
+        key=key,
+        content=content,
+        mime=build_mime(content),
+        options=raw_fields(content),
+        meta=meta,
+        due_at=due_at,
+        chosen_id=chosen_id,
+    )
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) and 0 < len(key) <= 255
+
+
+def _due(send_at: Any) -> datetime:
+    """Return when a message is due; the past is now."""
+    if send_at is None:
+        return now()
+    if isinstance(send_at, (int, float)) and not isinstance(send_at, bool):
+        try:
+            if math.isfinite(send_at):
+                send_at = datetime.fromtimestamp(send_at, UTC)
+        except (OverflowError, OSError, ValueError):
+            send_at = None
+    if not isinstance(send_at, datetime) or send_at.utcoffset() is None:
+        raise MessageError(
+            "send_at must be an aware datetime, such as datetime.now(UTC) +"
+            f" timedelta(hours=1), or seconds since 1970; not {send_at!r}",
+            field="send_at",
+        )
+    try:
+        return max(stored(send_at), now())
+    except (OverflowError, ValueError):
+        raise MessageError(
+            f"send_at: {send_at!r} is out of range", field="send_at"
+        ) from None
+
+
+def find_by_key(
+    connection: sa.Connection, models: LedgerModels, key: str, *, lock: bool = False
+) -> int | None:
+    """Return the id of the message with a key.
+
+    :param lock: Whether to read what is committed, and not what the transaction saw
+        when it began, as MariaDB does otherwise.
+    """
+    table = models.table("mail")
+    query = sa.select(table.c.id).where(table.c.key == key)
+    found: int | None = connection.execute(
+        query.with_for_update() if lock else query
+    ).scalar()
+    return found
+
+
+def insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> int:
+    """Store a draft in the transaction of a connection.
+
+    :returns: The id of the message; with a key that is known, of the first one.
+    :raises MessageError: if the Message-ID that the caller chose is known.
+    """
+    if draft.key is None and not draft.chosen_id:
+        return _insert(connection, models, draft)
+    if draft.key is not None:
+        known = find_by_key(connection, models, draft.key)
+        if known is not None:
+            return known
+    if connection.dialect.name == "sqlite":
+        # Its driver begins a transaction with the first statement that writes, and a
+        # savepoint is none. Released without a transaction, it would commit.
+        table = models.table("mail")
+        connection.execute(sa.update(table).where(sa.false()).values(attempts=0))
+    try:
+        with connection.begin_nested():
+            return _insert(connection, models, draft)
+    except sa.exc.IntegrityError:
+        if draft.key is not None:
+            known = find_by_key(connection, models, draft.key, lock=True)
+            if known is not None:
+                return known
+        if not draft.chosen_id:
+            raise
+    raise MessageError(
+        f"message_id: a message with the Message-ID {draft.content.message_id} has been"
+        " stored already; choose another, or leave it out",
+        field="message_id",
+    )
+
+
+def _insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> int:
+    content = draft.content
+    mail, recipient = models.table("mail"), models.table("recipient")
+    result = connection.execute(
+        sa.insert(mail).values(
+            server=draft.server,
+            key=draft.key,
+            message_id=content.message_id,
+            sender=content.sender.addr_spec,
+            subject=content.subject[:200],
+            state="queued",
+            due_at=draft.due_at,
+            attempts=0,
+            meta=draft.meta,
+            options=draft.options,
+            created_at=now(),
+        )
+    )
+    (number,) = result.inserted_primary_key or (0,)
+    connection.execute(
+        sa.insert(recipient),
+        [
+            {
+                "mail_id": number,
+                "server": draft.server,
+                "address": written,
+                "envelope": address.addr_spec,
+            }
+            for written, address in content.recipients.items()
+        ],
+    )
+    owner = owner_of_mail(number)
+    save(connection, models.table("content"), owner, draft.mime)
+    return number

@@ -1,0 +1,177 @@
+"""Mixins for the tables of the ledger.
+
+An app that needs no columns of its own lets :class:`.Ledger` create the models. Else it
+derives its models from all five mixins, and passes them as :class:`.LedgerModels`::
+
+    class Mail(MailMixin, db.Model):
+        __tablename__ = "outgoing_mail"
+        order_id = mapped_column(ForeignKey("order.id"))
+
+Foreign keys, indexes and unique constraints over several columns are added by
+:class:`.Ledger`: a mixin can't know the names of the other tables, and a
+``__table_args__`` of the app's own would replace one of the mixin's.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column, object_session
+
+from .columns import aware, binary, exact, now, number, text, time
+from .content import load, owner_of_mail
+
+__all__ = [
+    "ContentMixin",
+    "EventMixin",
+    "MailMixin",
+    "ReceiptMixin",
+    "RecipientMixin",
+]
+
+
+class _Numbered:
+    """A row with a number."""
+
+    id: Mapped[int] = mapped_column(number(), primary_key=True, autoincrement=True)
+
+
+class MailMixin(_Numbered):
+    """One message: what will be sent, to whom, when, and how far it is.
+
+    :ivar server: The extension key of the Postal that sends it.
+    :ivar key: The caller's key; a second message with the same key is not stored.
+    :ivar message_id: The Message-ID header, without angle brackets.
+    :ivar sender: The envelope sender.
+    :ivar subject: The subject, for lists; cut at 200 characters.
+    :ivar state: ``queued``, ``claimed``, ``sending``, ``accepted``, ``doubtful``,
+        ``failed`` or ``cancelled``.
+    :ivar attempts: The number of attempts begun.
+    :ivar error: Why the last attempt failed.
+    :ivar meta: The metadata of the message; SQLAlchemy uses the name ``metadata``.
+    :ivar options: Further fields of the request, such as ``bounce``.
+    :ivar anchor: The highest id that Postal was known to have given when the attempt
+        began, and its token.
+    """
+
+    #: Set by the ledger.
+    ledger_models: ClassVar[Any] = None
+    if TYPE_CHECKING:
+        #: The recipients, in the order of the message.
+        recipients: list[RecipientMixin]
+
+    server: Mapped[str] = mapped_column(exact(100))
+    key: Mapped[str | None] = mapped_column(exact(255), unique=True)
+    message_id: Mapped[str] = mapped_column(exact(255), unique=True)
+    sender: Mapped[str] = mapped_column(exact(255))
+    subject: Mapped[str] = mapped_column(text(200))
+    state: Mapped[str] = mapped_column(sa.String(20))
+    due_at_: Mapped[datetime | None] = mapped_column("due_at", time())
+    attempts: Mapped[int] = mapped_column(sa.Integer(), default=0)
+    error: Mapped[str | None] = mapped_column(text())
+    meta: Mapped[dict[str, Any]] = mapped_column(sa.JSON())
+    options: Mapped[dict[str, Any]] = mapped_column(sa.JSON())
+    anchor: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
+    created_at_: Mapped[datetime] = mapped_column("created_at", time(), default=now)
+    finished_at_: Mapped[datetime | None] = mapped_column("finished_at", time())
+
+    def mime(self) -> bytes | None:
+        """Return the message as it is sent; ``None`` if its content has been purged."""
+        session = object_session(self)
+        models = type(self).ledger_models
+        if session is None or models is None:
+            raise RuntimeError("the record is not in a session")
+        table = models.content.__table__
+        return load(session, table, owner_of_mail(self.id))
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When there is something to do, aware, in UTC; ``None`` if nothing is left."""
+        return aware(self.due_at_)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the message was stored, aware, in UTC."""
+        return self.created_at_.replace(tzinfo=UTC)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the message was accepted, failed or cancelled, aware, in UTC."""
+        return aware(self.finished_at_)
+
+
+class RecipientMixin(_Numbered):
+    """One envelope recipient of a message.
+
+    :ivar address: The address as the caller wrote it.
+    :ivar envelope: The address as it is sent, its domain in A-label form.
+    :ivar server: As in :class:`MailMixin`, for look-ups by Postal's id.
+    :ivar postal_id: Postal's id of the mail, once it is known.
+    :ivar token: Postal's token of the mail.
+    :ivar status: The event type of the latest event, such as ``delivered``.
+    :ivar reason: Why it failed or is held.
+    """
+
+    mail_id: Mapped[int] = mapped_column(number())
+    address: Mapped[str] = mapped_column(exact(255))
+    envelope: Mapped[str] = mapped_column(exact(255))
+    server: Mapped[str] = mapped_column(exact(100))
+    postal_id: Mapped[int | None] = mapped_column(number())
+    token: Mapped[str | None] = mapped_column(exact(64))
+    status: Mapped[str | None] = mapped_column(sa.String(20))
+    status_at_: Mapped[datetime | None] = mapped_column("status_at", time())
+    reason: Mapped[str | None] = mapped_column(text())
+
+    @property
+    def status_at(self) -> datetime | None:
+        """When the status was reached, aware, in UTC."""
+        return aware(self.status_at_)
+
+
+class EventMixin(_Numbered):
+    """One webhook as it was received, or one event that was fetched from Postal.
+
+    :ivar identity: Equal for two deliveries of the same event.
+    :ivar kind: ``tracking`` or ``inbound``.
+    :ivar verdict: The status that Postal was answered with.
+    """
+
+    identity: Mapped[str] = mapped_column(exact(255), unique=True)
+    kind: Mapped[str] = mapped_column(sa.String(20))
+    media_type: Mapped[str] = mapped_column(sa.String(100))
+    state: Mapped[str] = mapped_column(sa.String(20))
+    verdict: Mapped[int | None] = mapped_column(sa.Integer())
+    due_at_: Mapped[datetime | None] = mapped_column("due_at", time())
+    attempts: Mapped[int] = mapped_column(sa.Integer(), default=0)
+    error: Mapped[str | None] = mapped_column(text())
+    recipient_id: Mapped[int | None] = mapped_column(number())
+    created_at_: Mapped[datetime] = mapped_column("created_at", time(), default=now)
+
+
+class ReceiptMixin(_Numbered):
+    """States that a receiver has handled an event.
+
+    :ivar receiver: The module and qualified name of the receiver.
+    """
+
+    event_id: Mapped[int] = mapped_column(number())
+    receiver: Mapped[str] = mapped_column(exact(255))
+    created_at_: Mapped[datetime] = mapped_column("created_at", time(), default=now)
+
+
+class ContentMixin(_Numbered):
+    """A piece of a message or of a webhook's body.
+
+    MariaDB stores 8 MB in one statement by default and not 9, so that an inbound mail
+    of 18 MB could not be stored in one row.
+
+    :ivar owner: The row that it belongs to: ``mail:5`` or ``event:7``.
+    :ivar number: Its place, from 0.
+    :ivar data: At most 1 MB.
+    """
+
+    owner: Mapped[str] = mapped_column(exact(40))
+    number: Mapped[int] = mapped_column(sa.Integer())
+    data: Mapped[bytes] = mapped_column(binary())
