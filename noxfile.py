@@ -26,9 +26,10 @@ EXTRAS = nox.project.load_toml(ROOT / "pyproject.toml")["project"][
 # install it by these requirements, so that its lowest version stands in one place.
 TOOLS = {re.split(r"[^\w-]", line, maxsplit=1)[0]: line for line in EXTRAS["dev"]}
 
-# The tests with a browser and with servers of databases don't depend on the versions of
-# Python and Flask, and take long: they run once, on 3.11.
-NO_BROWSER = "--ignore=tests/browser"
+# The tests with a browser, with servers of databases and with chaos don't depend on the
+# versions of Python and Flask, and take long: they run once, on 3.11.
+SLOW = ("tests/browser", "tests/ledger/chaos")
+NOT_SLOW = [*(f"--ignore={folder}" for folder in SLOW), "-m", "not slow and not soak"]
 NO_SERVERS = {"FLASK_POSTAL_DATABASES": "sqlite"}
 
 
@@ -38,7 +39,7 @@ def run_pytest(session: nox.Session, *options: str) -> None:
         *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
         *options,
         *session.posargs,
-        env=NO_SERVERS if NO_BROWSER in options else None,
+        env=NO_SERVERS if set(NOT_SLOW) <= set(options) else None,
     )
 
 
@@ -148,7 +149,7 @@ def wheel(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests; on 3.11 those that use a browser as well."""
     session.install("--editable", ".[tests]")
-    run_pytest(session, *([] if session.python == "3.11" else [NO_BROWSER]))
+    run_pytest(session, *([] if session.python == "3.11" else NOT_SLOW))
 
 
 @nox.session
@@ -163,7 +164,7 @@ def lowest(session: nox.Session) -> None:
     """The tests with the lowest versions that pyproject.toml allows."""
     session.install("--constraint", ".ci/lowest.txt", "--editable", ".[tests]")
     show_versions(session, "Flask", "requests", "cryptography", "blinker")
-    run_pytest(session, NO_BROWSER)
+    run_pytest(session, *NOT_SLOW)
 
 
 @nox.session
@@ -172,7 +173,7 @@ def newest(session: nox.Session) -> None:
     session.install("--editable", ".[tests]")
     session.install("--upgrade", "--pre", "Flask", "Werkzeug")
     show_versions(session, "Flask", "Werkzeug")
-    run_pytest(session, NO_BROWSER)
+    run_pytest(session, *NOT_SLOW)
 
 
 @nox.session
@@ -201,4 +202,4 @@ def sdist(session: nox.Session) -> None:
         *(str(unpacked), str(installed)),
         external=True,
     )
-    run_pytest(session, NO_BROWSER)
+    run_pytest(session, *NOT_SLOW)

@@ -135,7 +135,8 @@ class Postal:
             app.cli.add_command(postal_cli)
         app.extensions[self.key] = self
         if self.ledger is not None:
-            self.ledger.register(app, self.key, self._pipeline_of)
+            longest_call = sum(state.settings.timeout)
+            self.ledger.register(app, self.key, self._pipeline_of, longest_call)
         self._states[app] = state
 
     def _configured(self, app: Flask) -> _AppState:

@@ -159,7 +159,8 @@ def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
     known = [*(name.upper() for name in Settings.__slots__ if name != "prefix")]
     known[known.index("WEBHOOK_SECRETS")] = "WEBHOOK_SECRET"
     # The first is read when a message is sent, the others by the ledger.
-    known += ["SUPPRESS_SEND", "LEASE", "BACKOFF", "GIVE_UP", "SETTLE"]
+    known += ["SUPPRESS_SEND", "LEASE", "BACKOFF", "GIVE_UP", "SETTLE", "RELAY"]
+    known += ["DISPATCH", "KEEP_CONTENT", "KEEP_ROWS"]
     endings = tuple(f"_{name}" for name in known)
     for key in config:
         if not str(key).startswith(prefix):

@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 import logging
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from email.message import EmailMessage
 from email.policy import SMTP
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Flask, current_app, has_app_context
 from werkzeug.test import TestResponse
 
 from .errors import ConfigurationError
@@ -38,11 +39,13 @@ def outbox(app: Flask) -> Iterator[list[Message]]:
     """Record the messages that an app sends, without sending them.
 
     It covers all Postals of the app. The list contains a copy of each message in the
-    order of sending, with defaults merged and templates rendered.
+    order of sending, with defaults merged and templates rendered. With a ledger,
+    whoever reads the list lets the app deliver first what it has enqueued and
+    committed.
 
     :raises ConfigurationError: if the app has no Postal.
     """
-    messages: list[Message] = []
+    messages = _Outbox(partial(_catch_up, app))
 
     def record(app: Flask, message: Message, **extra: Any) -> None:
         messages.append(message.resolved())
@@ -64,6 +67,8 @@ def sandboxed(
     Time stands still until ``sandbox.advance(minutes=2)`` or ``sandbox.wait_for(...)``
     moves it. Webhooks are delivered to the app in this process. If a receiver raises,
     ``wait_for`` raises the same exception, so that the test fails with its traceback.
+    With a ledger, both of them and ``sandbox.messages`` let the app deliver first what
+    it has enqueued and committed.
 
     :param key: The key to sign with. Pass one to save time: generating a key takes a
         tenth of a second.
@@ -78,6 +83,7 @@ def sandboxed(
             # An app that only sends has no webhooks.
             with suppress(ConfigurationError):
                 sandbox.deliver_to(app, postal.key)
+            sandbox.catch_up = partial(_catch_up, app)
             with _Failures().watching(sandbox):
                 yield sandbox
 
@@ -272,6 +278,53 @@ class WebhookClient:
         if response is None:
             raise RuntimeError("no request was posted to the app")
         return response
+
+
+class _Outbox(list[Message]):
+    """List of messages that the app delivers what is due for, before it is read.
+
+    :param catch_up: Delivers what is due.
+    """
+
+    def __init__(self, catch_up: Callable[[], object]) -> None:
+        super().__init__()
+        self._catch_up = catch_up
+
+    def __len__(self) -> int:
+        self._catch_up()
+        return super().__len__()
+
+    def __iter__(self) -> Iterator[Message]:
+        self._catch_up()
+        return super().__iter__()
+
+    def __getitem__(self, place: Any) -> Any:
+        self._catch_up()
+        return super().__getitem__(place)
+
+    def __contains__(self, message: object) -> bool:
+        self._catch_up()
+        return super().__contains__(message)
+
+    def __eq__(self, other: object) -> bool:
+        self._catch_up()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # as a list
+
+
+def _catch_up(app: Flask) -> None:
+    """Deliver what an app has enqueued and committed, if it has a ledger."""
+    ledgers = {postal.ledger for postal in _postals(app) if postal.ledger is not None}
+    if not ledgers:
+        return
+    here = has_app_context() and current_app == app
+    with nullcontext() if here else app.app_context():
+        for ledger in ledgers:
+            ledger.drain()
 
 
 def _postals(app: Flask) -> list[Postal]:

@@ -16,9 +16,77 @@ import sqlalchemy as sa
 
 from .processes import free_port, needed
 
-__all__ = ["DATABASES", "empty_database", "mariadb", "postgresql"]
+__all__ = [
+    "DATABASES",
+    "DatabaseServer",
+    "empty_database",
+    "mariadb",
+    "postgresql",
+]
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
+
+
+class DatabaseServer:
+    """A server in a process of its own, which can be stopped and started again.
+
+    :param url: The URL of a database that it always has.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        url: str,
+        folder: Path,
+        *,
+        user: str | None = None,
+        stop_signal: int = signal.SIGTERM,
+    ) -> None:
+        self.url = url
+        self._command = command
+        self._folder = folder
+        self._user = user
+        self._stop_signal = stop_signal
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[DatabaseServer]:
+        """Run it for the length of a block."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                user=self._user,
+                cwd=self._folder,
+            )
+        self._process = process
+        engine = sa.create_engine(self.url, poolclass=sa.pool.NullPool)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                with engine.connect():
+                    return
+            except sa.exc.OperationalError:
+                time.sleep(0.1)
+        self.stop()
+        pytest.fail(f"{self.url} does not come up: {log.read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        """Stop it, and wait until it has ended."""
+        if self._process is not None:
+            self._process.send_signal(self._stop_signal)
+            self._process.wait(60)
+            self._process = None
 
 
 def _postgres(program: str) -> str:
@@ -31,8 +99,12 @@ def _postgres(program: str) -> str:
 
 
 @contextlib.contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """Run PostgreSQL; yields the URL of the server. It refuses to run as root."""
+def postgresql(folder: Path, *, fsync: bool = False) -> Iterator[DatabaseServer]:
+    """Run PostgreSQL, which refuses to run as root.
+
+    :param fsync: Whether commits wait for the disk, as they do by default. Tests do
+        without it, to be faster.
+    """
     port, data = free_port(), folder / "data"
     user = "postgres" if os.getuid() == 0 else None
     if user is not None:
@@ -49,20 +121,22 @@ def postgresql(folder: Path) -> Iterator[str]:
         "port": port,
         "unix_socket_directories": folder,
         "max_connections": 200,
-        "fsync": "off",
+        "fsync": "on" if fsync else "off",
     }
     command = [_postgres("postgres"), "-D", str(data)]
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
     # A SIGTERM would wait until every connection is closed.
     url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-    with _server(command, url, folder, user=user, stop_signal=signal.SIGINT):
-        yield url
+    with DatabaseServer(
+        command, url, folder, user=user, stop_signal=signal.SIGINT
+    ).running() as server:
+        yield server
 
 
 @contextlib.contextmanager
-def mariadb(folder: Path) -> Iterator[str]:
-    """Run MariaDB with its default settings; yields the URL of the server."""
+def mariadb(folder: Path) -> Iterator[DatabaseServer]:
+    """Run MariaDB with its default settings."""
     port, data = free_port(), folder / "data"
     subprocess.run(
         [
@@ -80,41 +154,8 @@ def mariadb(folder: Path) -> Iterator[str]:
         f"--pid-file={folder}/pid",
     ]
     url = f"mysql+pymysql://root@127.0.0.1:{port}/mysql?charset=utf8mb4"
-    with _server(command, url, folder):
-        yield url
-
-
-@contextlib.contextmanager
-def _server(
-    command: list[str],
-    url: str,
-    folder: Path,
-    *,
-    user: str | None = None,
-    stop_signal: int = signal.SIGTERM,
-) -> Iterator[None]:
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, user=user, cwd=folder
-        )
-    try:
-        _wait_for(url, process, folder)
-        yield
-    finally:
-        process.send_signal(stop_signal)
-        process.wait(60)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with engine.connect():
-                return
-        except sa.exc.OperationalError:
-            time.sleep(0.1)
-    pytest.fail(f"{url} does not come up: {(folder / 'log').read_text()[-2000:]}")
+    with DatabaseServer(command, url, folder).running() as server:
+        yield server
 
 
 @contextlib.contextmanager

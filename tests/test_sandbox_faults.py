@@ -36,6 +36,8 @@ def send(postal: Postal) -> object:
         ("hang", TransportError, "timed out", True, 0),
         ("reset", TransportError, "may have queued the message", True, 0),
         ("reset-stored", TransportError, "reset", True, 1),
+        ("late-store", TransportError, "reset", True, 0),
+        ("partial", APIError, "Postal failed", True, 1),
         ("truncated", TransportError, "Postal may have queued the message", True, 1),
     ],
 )
@@ -56,6 +58,46 @@ def test_an_api_fault_raises_the_expected_error(
     # The next message is sent.
     assert send(postal)
     assert len(sandbox.messages) == stored + 1
+
+
+def test_a_message_is_stored_ten_seconds_after_its_connection_was_reset(
+    app: tuple[Postal, Sandbox],
+) -> None:
+    postal, sandbox = app
+    sandbox.fault("late-store", times=1)
+    with pytest.raises(TransportError):
+        send(postal)
+    sandbox.advance(seconds=9)
+    assert sandbox.messages == []
+    sandbox.advance(seconds=2)
+    (mail,) = sandbox.messages
+    assert mail.recipient == "a@b.c"
+
+
+def test_a_part_of_the_recipients_is_stored_before_postal_fails(
+    app: tuple[Postal, Sandbox],
+) -> None:
+    postal, sandbox = app
+    for _ in range(2):
+        sandbox.fault("partial", times=1)
+        with pytest.raises(APIError):
+            postal.send(
+                Message("Hi", ["a@b.c", "d@e.f"], body="x", bcc="g@h.i", sender="d@e.f")
+            )
+    assert [mail.recipient for mail in sandbox.messages] == ["a@b.c", "a@b.c"]
+
+
+def test_postal_does_not_show_a_mail_for_longer_than_it_keeps_it(
+    app: tuple[Postal, Sandbox],
+) -> None:
+    postal, sandbox = app
+    send(postal)
+    sandbox.advance(minutes=59 * 24 * 60)
+    assert postal.get_message(1).recipient == "a@b.c"
+    sandbox.advance(minutes=2 * 24 * 60)
+    with pytest.raises(APIError) as caught:
+        postal.get_message(1)
+    assert caught.value.code == "MessageNotFound"
 
 
 def test_every_api_fault_is_tested() -> None:

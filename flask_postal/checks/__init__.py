@@ -8,6 +8,7 @@ from flask import Flask
 
 from ..interface import PostalInterface
 from .finding import Finding
+from .ledger import check_ledger
 from .sending import check_sending
 from .urls import check_urls
 from .webhooks import check_webhooks
@@ -18,7 +19,7 @@ __all__ = ["Finding", "check"]
 def check(
     postal: PostalInterface, app: Flask, url: str | None = None
 ) -> Iterator[Finding]:
-    """Run all checks: settings, API, keys, receivers and URLs. No mail is sent.
+    """Run all checks: settings, API, ledger, keys, receivers and URLs. No mail is sent.
 
     It needs an app context.
 
@@ -26,5 +27,6 @@ def check(
         ``https://app.example.com``. If given, the webhooks are called there too.
     """
     yield from check_sending(postal, app)
+    yield from check_ledger(postal, app)
     yield from check_webhooks(postal, app)
     yield from check_urls(postal, app, url)

@@ -17,7 +17,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 @name_option
 @click.option("--url", help="URL at which Postal reaches this app.")
 def check_command(name: str | None, url: str | None) -> None:
-    """Check settings, API, keys, webhooks and receivers.
+    """Check settings, API, ledger, keys, webhooks and receivers.
 
     No mail is sent. The exit code is 1 if anything is wrong.
     """

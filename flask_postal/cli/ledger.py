@@ -1,9 +1,11 @@
-"""Commands about the ledger: relay, mails, retry, cancel."""
+"""Commands about the ledger: relay, mails, retry, cancel, purge."""
 
 from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -12,7 +14,19 @@ from flask import current_app
 from ..interface import PostalInterface
 from .group import explained, find_postal, logged, name_option, postal_cli
 
-__all__ = ["cancel_command", "mails_command", "relay_command", "retry_command"]
+__all__ = [
+    "cancel_command",
+    "mails_command",
+    "purge_command",
+    "relay_command",
+    "retry_command",
+]
+
+
+#: The states of a message; the package that has them needs an extra.
+STATES = [
+    *("queued", "claimed", "sending", "accepted", "doubtful", "failed", "cancelled")
+]
 
 
 @postal_cli.command("relay")
@@ -24,15 +38,22 @@ __all__ = ["cancel_command", "mails_command", "relay_command", "retry_command"]
     type=click.IntRange(1, 64),
     help="Number of messages that are sent at a time.",
 )
-def relay_command(name: str | None, threads: int) -> None:
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Number of messages in a minute, at most, for a server with a send limit.",
+)
+def relay_command(name: str | None, threads: int, rate: float | None) -> None:
     """Deliver the messages of the ledger, until SIGTERM or Ctrl-C.
 
-    Several relays may run at a time, on several machines.
+    It also looks up in Postal what became of messages whose response was lost. Several
+    relays may run at a time, on several machines; --rate holds for each of them.
     """
     from ..ledger.relay import Relay
 
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    relay = Relay(app, _ledger(find_postal(name)), threads=threads)
+    ledger = _ledger(find_postal(name)).of(app)
+    relay = Relay(ledger, threads=threads, rate=rate)
 
     def stop(number: int, frame: Any) -> None:
         relay.stop()
@@ -47,27 +68,44 @@ def relay_command(name: str | None, threads: int) -> None:
 
 @postal_cli.command("mails")
 @name_option
-@click.option("--state", help="Such as queued, doubtful or failed.")
+@click.option("--state", type=click.Choice(STATES), help="Only messages in it.")
 @click.option("--recipient", help="An address, as it is sent.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000)
+)
 def mails_command(
     name: str | None, state: str | None, recipient: str | None, limit: int
 ) -> None:
     """List messages of the ledger, the newest first."""
     ledger = _ledger(find_postal(name))
-    with explained():
+    with ledger_explained():
         records = ledger.find(state=state, recipient=recipient, limit=limit)
     for record in records:
-        to = ", ".join(recipient.envelope for recipient in record.recipients)
-        due = f", due {record.due_at:%Y-%m-%d %H:%M:%S} UTC" if record.due_at else ""
-        click.echo(f"{record.id}  {record.state}{due}, to {to}")
-        if record.error:
-            click.echo(f"    {record.error}")
+        for line in _described(record):
+            click.echo(line)
+
+
+def _described(record: Any) -> Iterator[str]:
+    """Describe a message in lines: its state, what is known, what it waits for."""
+    to = ", ".join(recipient.envelope for recipient in record.recipients)
+    due = f", due {record.due_at:%Y-%m-%d %H:%M:%S} UTC" if record.due_at else ""
+    yield f"{record.id}  {record.state}{due}, to {to}"
+    if record.error:
+        yield f"    {record.error}"
+    if record.state == "doubtful":
+        yield f"    Message-ID: {record.message_id}"
+        taken = [r for r in record.recipients if r.postal_id is not None]
+        for recipient in taken:
+            yield f"    Postal has it for {recipient.envelope}: {recipient.postal_id}"
+        missing = len(record.recipients) - len(taken)
+        yield f"    not known for {missing} of {len(record.recipients)} recipients"
+        why = record.waiting or "Postal's ids have not been looked up yet"
+        yield f"    waiting: {why}"
 
 
 @postal_cli.command("retry")
 @name_option
-@click.argument("mail_id", type=int)
+@click.argument("mail_id", type=click.IntRange(1, 2**63 - 1))
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def retry_command(
     name: str | None,
@@ -76,7 +114,7 @@ def retry_command(
 ) -> None:
     """Queue a failed or doubtful message again."""
     ledger = _ledger(find_postal(name))
-    with explained():
+    with ledger_explained():
         record = ledger.get(mail_id)
         if record.state == "doubtful" and not yes:
             click.confirm(
@@ -85,26 +123,66 @@ def retry_command(
                 abort=True,
             )
         ledger.retry(record)
+        ledger.db.session.commit()
     click.echo(f"message {mail_id} is queued")
 
 
 @postal_cli.command("cancel")
 @name_option
-@click.argument("mail_id", type=int)
+@click.argument("mail_id", type=click.IntRange(1, 2**63 - 1))
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def cancel_command(
     name: str | None,
     mail_id: int,
     yes: bool,  # noqa: FBT001
 ) -> None:
-    """Cancel a message that has not been sent."""
+    """Cancel a queued message, or give a doubtful one up."""
     ledger = _ledger(find_postal(name))
-    with explained():
+    with ledger_explained():
         record = ledger.get(mail_id)
+        question = f"Never send message {mail_id}?"
+        if record.state == "doubtful":
+            question = (
+                "Postal may have accepted this message, which can't be undone. If it"
+                " has not, the recipients that are not known to have it never get it."
+                " Give it up?"
+            )
         if not yes:
-            click.confirm(f"Never send message {mail_id}?", abort=True)
+            click.confirm(question, abort=True)
         ledger.cancel(record)
+        ledger.db.session.commit()
     click.echo(f"message {mail_id} is cancelled")
+
+
+@postal_cli.command("purge")
+@name_option
+def purge_command(name: str | None) -> None:
+    """Delete messages of the ledger that are older than the settings keep.
+
+    The content of accepted messages after POSTAL_KEEP_CONTENT days (7), and finished
+    messages after POSTAL_KEEP_ROWS days (90). Run it every night.
+    """
+    ledger = _ledger(find_postal(name))
+    with ledger_explained():
+        purged = ledger.purge()
+    click.echo(
+        f"deleted {purged.mails} messages, and the content of {purged.contents} others"
+    )
+
+
+@contextmanager
+def ledger_explained() -> Iterator[None]:
+    """Show errors as one line, those of the database too."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        with explained():
+            yield
+    except DBAPIError as error:
+        raise click.ClickException(
+            f"the database fails: {error.orig}. Have its tables been created, by `flask"
+            " db upgrade` or db.create_all()?"
+        ) from None
 
 
 def _ledger(postal: PostalInterface) -> Any:

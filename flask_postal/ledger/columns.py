@@ -12,7 +12,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-__all__ = ["aware", "binary", "exact", "now", "number", "stored", "text", "time"]
+__all__ = [
+    "aware",
+    "binary",
+    "clean",
+    "exact",
+    "now",
+    "number",
+    "stored",
+    "text",
+    "time",
+]
 
 
 def number() -> Any:
@@ -31,7 +41,9 @@ def time() -> Any:
 def exact(length: int) -> Any:
     """Text that is compared byte for byte.
 
-    MariaDB's default collation takes ``A``, ``a`` and ``"a "`` for the same.
+    MariaDB's default collation takes ``A`` and ``a`` for the same. With this one it
+    still takes ``"a"`` and ``"a "`` for the same, so that no such text may end in a
+    space.
     """
     return sa.String(length).with_variant(
         mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"),
@@ -55,6 +67,16 @@ def text(length: int | None = None) -> Any:
 def binary() -> Any:
     """Bytes. MariaDB's BLOB takes 64 kB."""
     return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+def clean(text: str, length: int = 2000) -> str:
+    """Make a text storable everywhere, such as one that comes from a server.
+
+    PostgreSQL takes no NUL, no driver takes lone surrogates, and MariaDB's TEXT has
+    64 kB.
+    """
+    text = text.replace("\0", "").encode("utf-8", "replace").decode()
+    return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def now() -> datetime:

@@ -1,18 +1,15 @@
-"""Delivers stored messages: one claim, one call of the API, one result each.
+"""Delivers claimed messages: one call of the API and one result for each attempt.
 
-A message is sent at most once per claim. It is ``claimed`` first, which only reserves
-it, and marked ``sending`` in a committed transaction before the first byte leaves, so
-that whoever finds it after a crash knows whether it may have been sent. Results are
-written only by the attempt that they belong to (the ``attempts`` of the row), because a
-lease may have run out and another process may have taken over.
-
-All statements are Core statements in short transactions of their own. With ORM objects
+The transaction that writes the result of one message marks the next one as being sent,
+so that a message costs one commit. All statements are Core statements: with ORM objects
 a process delivered 79 messages a second in a prototype, and 210 with these.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,10 +17,10 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask
 
-from ..address import Address
 from ..errors import (
     APIError,
     ConfigurationError,
+    MessageError,
     PostalError,
     SendError,
     TransportError,
@@ -32,12 +29,19 @@ from ..sending.message import Message
 from ..sending.payload import Prepared, raw_body
 from ..sending.pipeline import SendPipeline
 from ..sending.result import SendResult
+from ..signals import message_sent, send_failed
+from .claims import Attempt, Claims
 from .columns import now
 from .content import load, owner_of_mail
+from .database import PATIENCE, Database
+from .evidence import settle
+from .known import Known, known_ids
+from .lease import LeasedBody, LeaseExpiredError
 from .mapping import LedgerModels
+from .restore import restore_message
 from .settings import LedgerSettings
 
-__all__ = ["Deliverer"]
+__all__ = ["Deliverer", "gives_up"]
 
 _log = logging.getLogger("flask_postal.ledger")
 
@@ -48,243 +52,287 @@ _MENDABLE = frozenset(
         "UnauthenticatedFromAddress",
     }
 )
+#: Seconds for which the known ids are used before they are read again.
+_KNOWN_FOR = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One attempt to send a message, by the number that fences its result."""
+class _Verdict:
+    """What an outcome means for the state of its message."""
 
-    mail: Any
-    number: int
-    recipients: dict[str, Address]
+    state: str
+    error: str | None = None
+    due_at: datetime | None = None
 
-    @property
-    def message(self) -> Message:
-        """The message for receivers of signals, without its content."""
-        return Message(
-            self.mail.subject,
-            list(self.recipients),
-            sender=self.mail.sender,
-            message_id=self.mail.message_id,
-            metadata=self.mail.meta,
-        )
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An attempt that is marked as being sent, until its lease ends."""
+
+    attempt: Attempt
+    mime: bytes
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The outcome of an attempt, before it is written.
+
+    :param recipients: The written addresses.
+    :param suppressed: Whether the ids in the result are made up.
+    """
+
+    attempt: Attempt
+    recipients: list[str]
+    mime: bytes
+    outcome: SendResult | PostalError
+    verdict: _Verdict
+    suppressed: bool = False
 
 
 class Deliverer:
     """Delivers the stored messages of one app through one Postal.
 
-    :param engine: Of the bind that the models are in.
-    :param settings: Leases and backoff.
+    It can be shared between threads.
+
+    :param server: The extension key of the Postal.
+    :param pipeline: Returns the pipeline, which test helpers may exchange.
     """
 
     def __init__(
         self,
         app: Flask,
-        engine: sa.Engine,
+        server: str,
+        database: Database,
         models: LedgerModels,
-        pipeline: SendPipeline,
+        claims: Claims,
+        pipeline: Callable[[], SendPipeline],
         settings: LedgerSettings,
     ) -> None:
         self._app = app
-        self._engine = engine
+        self._server = server
+        self._database = database
         self._models = models
         self._mails = models.table("mail")
         self._recipients = models.table("recipient")
+        self._taken = (
+            sa.update(self._recipients)
+            .where(self._recipients.c.mail_id == sa.bindparam("taken_mail"))
+            .where(self._recipients.c.address == sa.bindparam("taken_address"))
+        )
+        self._claims = claims
         self._pipeline = pipeline
         self._settings = settings
+        self._known: list[Known] = []
+        self._known_at = float("-inf")
+        self._complaint: str | None = None
 
-    def deliver(self, mail_id: int) -> str | None:
-        """Deliver a message that is due.
+    def deliver(
+        self, attempts: Sequence[Attempt], stopping: Callable[[], bool] = bool
+    ) -> dict[int, str]:
+        """Deliver claimed messages, one after the other.
 
-        :returns: Its state then; ``None`` if it is not due, or claimed by another.
+        :param stopping: Asked before each message whether to leave the rest for later.
+        :returns: The state of each message by its id.
         """
-        attempt = self._claim(mail_id)
-        if attempt is None:
-            return None
-        if not attempt.recipients:
-            # Events have shown in the meantime that Postal has it for all of them.
-            return self._finish(attempt, "claimed", "accepted", None)
-        prepared = self._prepare(attempt)
-        if prepared is None or not self._begin(attempt):
-            return None
-        outcome: SendResult | PostalError
+        states: dict[int, str] = {}
+        result: _Result | None = None
+        left = list(attempts)
         try:
-            outcome = self._pipeline.post(
-                prepared, suppressed=self._pipeline.is_suppressed(self._app)
-            )
-        except PostalError as error:
-            outcome = error
-        state = self._write(attempt, outcome)
-        if state == "accepted" or state == "failed":
-            self._pipeline.report(self._app, attempt.message, outcome)
-        return state
+            while left and not stopping():
+                attempt = left.pop(0)
+                if result is not None and self._is_awaited(result):
+                    states |= self._exchange(result, None)[0]
+                    result = None
+                written, begun = self._exchange(result, attempt)
+                states |= written
+                result = begun if isinstance(begun, _Result) else None
+                if isinstance(begun, _Begun):
+                    result = self._send(begun)
+            if result is not None:
+                states |= self._exchange(result, None)[0]
+        finally:
+            self._claims.give_back(left)
+        return states
+
+    def _exchange(
+        self, result: _Result | None, attempt: Attempt | None
+    ) -> tuple[dict[int, str], _Begun | _Result | None]:
+        """Write a result and begin another attempt, in one transaction."""
+
+        def work(
+            connection: sa.Connection,
+        ) -> tuple[dict[int, str], bool, _Begun | _Result | None]:
+            states, changed = {}, False
+            if result is not None:
+                changed, state = self._write(connection, result)
+                states[result.attempt.mail.id] = state
+            begun = None if attempt is None else self._begin(connection, attempt)
+            return states, changed, begun
+
+        states, changed, begun = self._database.run(work, patience=PATIENCE)
+        if result is not None and changed:
+            self._report(result)
+        return states, begun
 
     # ---- before the call
 
-    def _claim(self, mail_id: int) -> _Attempt | None:
-        mails, lease = self._mails, timedelta(seconds=self._settings.lease)
-        with self._engine.begin() as connection:
-            claimed = connection.execute(
-                sa.update(mails)
-                .where(mails.c.id == mail_id, mails.c.state == "queued")
-                .where(mails.c.due_at <= now())
-                .values(
-                    state="claimed",
-                    due_at=now() + lease,
-                    attempts=mails.c.attempts + 1,
-                )
-            )
-            if claimed.rowcount != 1:
-                return None
-            query = sa.select(mails).where(mails.c.id == mail_id)
-            mail = connection.execute(query).one()
-            missing = connection.execute(
-                sa.select(self._recipients.c.address, self._recipients.c.envelope)
-                .where(self._recipients.c.mail_id == mail_id)
-                .where(self._recipients.c.postal_id.is_(None))
-                .order_by(self._recipients.c.id)
-            ).all()
-        # Only recipients that Postal has not taken in an earlier attempt.
-        recipients = {written: Address(envelope) for written, envelope in missing}
-        return _Attempt(mail, mail.attempts, recipients)
+    def _begin(
+        self, connection: sa.Connection, attempt: Attempt
+    ) -> _Begun | _Result | None:
+        """Mark a message as being sent.
 
-    def _prepare(self, attempt: _Attempt) -> Prepared | None:
-        mail = attempt.mail
-        with self._engine.connect() as connection:
-            owner = owner_of_mail(mail.id)
-            mime = load(connection, self._models.table("content"), owner)
-        if mime is None:
-            self._finish(attempt, "claimed", "failed", "its content is gone")
+        :returns: A result at once, if there is nothing to send; ``None`` if the claim
+            has run out.
+        """
+        if time.monotonic() - self._known_at > _KNOWN_FOR:
+            self._known = known_ids(connection, self._models, self._server)
+            self._known_at = time.monotonic()
+        until = self._claims.begin(connection, attempt, self._known)
+        if until is None:
             return None
-        envelopes = [address.addr_spec for address in attempt.recipients.values()]
-        body = raw_body(mail.sender, envelopes, mime, extra=mail.options)
-        return Prepared("send/raw", attempt.recipients, {}, mail.message_id, body)
+        recipients, mime = attempt.recipients, attempt.mime
+        if mime is None:
+            content = self._models.table("content")
+            mime = load(connection, content, owner_of_mail(attempt.mail.id))
+        if mime is None or not (recipients or attempt.known):
+            error = MessageError("its content or its recipients have been deleted")
+            verdict = _Verdict("failed", str(error))
+            return _Result(attempt, list(recipients), mime or b"", error, verdict)
+        if not recipients:
+            # Evidence has shown in the meantime that Postal has it for all of them.
+            known = SendResult(attempt.mail.message_id)
+            return _Result(attempt, [], mime, known, _Verdict("accepted"))
+        return _Begun(attempt, mime, until)
 
-    def _begin(self, attempt: _Attempt) -> bool:
-        """Mark a message as being sent; ``False`` if the claim has run out."""
-        mails = self._mails
-        lease = timedelta(seconds=self._settings.lease)
-        with self._engine.begin() as connection:
-            begun = connection.execute(
-                sa.update(mails)
-                .where(mails.c.id == attempt.mail.id, mails.c.state == "claimed")
-                .where(mails.c.attempts == attempt.number)
-                .values(state="sending", due_at=now() + lease)
+    def _send(self, begun: _Begun) -> _Result:
+        attempt, mail = begun.attempt, begun.attempt.mail
+        recipients = attempt.recipients
+        envelopes = [address.addr_spec for address in recipients.values()]
+        pipeline = self._pipeline()
+        suppressed = pipeline.is_suppressed(self._app)
+        outcome: SendResult | PostalError
+        try:
+            body = raw_body(mail.sender, envelopes, begun.mime, extra=mail.options)
+            prepared = Prepared(
+                "send/raw",
+                recipients,
+                {},
+                mail.message_id,
+                LeasedBody(body, begun.until),
             )
-        return begun.rowcount == 1
+            outcome = pipeline.post(prepared, suppressed=suppressed)
+        except PostalError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001
+            # A transport of the app's own, or a bug. Nobody knows whether it was sent,
+            # and the other messages must not wait for it.
+            _log.exception("sending message %d failed", mail.id)
+            outcome = TransportError(
+                f"{type(error).__name__}: {error}", maybe_sent=True
+            )
+        verdict = self._judge(attempt, outcome)
+        return _Result(
+            attempt, list(recipients), begun.mime, outcome, verdict, suppressed
+        )
 
     # ---- after the call
 
-    def _write(self, attempt: _Attempt, outcome: SendResult | PostalError) -> str:
-        """Write what came of an attempt; return the state of the message."""
+    def _judge(self, attempt: Attempt, outcome: SendResult | PostalError) -> _Verdict:
         if isinstance(outcome, SendResult):
-            self._note_recipients(attempt, outcome)
-            return self._finish(attempt, "sending", "accepted", None)
+            self._complaint = None
+            return _Verdict("accepted")
+        text = str(outcome)
         if isinstance(outcome, SendError) and outcome.maybe_sent:
-            settle = timedelta(seconds=self._settings.settle)
-            return self._finish(
-                attempt, "sending", "doubtful", str(outcome), due_at=now() + settle
-            )
+            return _Verdict("doubtful", text)
         if not _may_succeed_later(outcome):
-            return self._finish(attempt, "sending", "failed", str(outcome))
-        if _needs_somebody(outcome):
-            _log.error("message %s waits: %s", attempt.mail.id, ascii(str(outcome)))
-        due_at = self._next_try(attempt)
-        if due_at is None:
-            return self._finish(attempt, "sending", "failed", str(outcome))
-        return self._finish(attempt, "sending", "queued", str(outcome), due_at=due_at)
+            return _Verdict("failed", text)
+        if _needs_somebody(outcome) and self._complaint != text:
+            # Once, and not for each of the messages that wait for the same cure.
+            self._complaint = text
+            _log.error("messages wait until somebody acts: %s", ascii(text))
+        pause = timedelta(seconds=self._settings.pause(attempt.number))
+        if gives_up(attempt.mail, self._settings, pause):
+            return _Verdict("failed", text)
+        return _Verdict("queued", text, now() + pause)
 
-    def _next_try(self, attempt: _Attempt) -> datetime | None:
-        """Return when to try again; ``None`` if it has been tried for long enough."""
-        first, longest = self._settings.backoff
-        pause = min(first * 2.0 ** min(attempt.number - 1, 30), longest)
-        due_at = now() + timedelta(seconds=pause)
-        give_up = timedelta(seconds=self._settings.give_up)
-        return None if due_at > attempt.mail.created_at + give_up else due_at
+    def _write(self, connection: sa.Connection, result: _Result) -> tuple[bool, str]:
+        """Write the result of an attempt.
 
-    def _note_recipients(self, attempt: _Attempt, result: SendResult) -> None:
-        """Record ids and tokens, whatever the state of the message is by now."""
-        recipients = self._recipients
-        with self._engine.begin() as connection:
-            for address, status in result.recipients.items():
-                connection.execute(
-                    sa.update(recipients)
-                    .where(recipients.c.mail_id == attempt.mail.id)
-                    .where(recipients.c.address == address)
-                    .values(postal_id=status.id, token=status.token)
-                )
-
-    def _finish(
-        self,
-        attempt: _Attempt,
-        before: str,
-        state: str,
-        error: str | None,
-        *,
-        due_at: datetime | None = None,
-    ) -> str:
-        """Set the state of a message, if this attempt still owns it."""
-        mails = self._mails
-        done = due_at is None
-        with self._engine.begin() as connection:
-            written = connection.execute(
-                sa.update(mails)
-                .where(mails.c.id == attempt.mail.id, mails.c.state == before)
-                .where(mails.c.attempts == attempt.number)
-                .values(
-                    state=state,
-                    error=error,
-                    due_at=due_at,
-                    finished_at=now() if done else None,
-                )
-            )
-            if written.rowcount == 1:
-                return state
-            query = sa.select(mails.c.state).where(mails.c.id == attempt.mail.id)
-            return str(connection.execute(query).scalar())
-
-    # ---- what is due
-
-    def due(self, server: str, limit: int = 100) -> list[int]:
-        """Return messages of a Postal that are due, the oldest first."""
-        mails = self._mails
-        query = (
-            sa.select(mails.c.id)
-            .where(mails.c.state == "queued", mails.c.due_at <= now())
-            .where(mails.c.server == server)
-            .order_by(mails.c.due_at, mails.c.id)
-            .limit(limit)
-        )
-        with self._engine.connect() as connection:
-            return list(connection.scalars(query))
-
-    def release_expired(self) -> int:
-        """Free messages whose lease has run out; return how many.
-
-        A message that was only claimed has not been sent and is queued again. One that
-        was being sent may have been: it is doubtful.
+        :returns: Whether this has decided the state of the message, and the state.
         """
-        released = 0
-        settle = timedelta(seconds=self._settings.settle)
-        for before, after, due_at in (
-            ("claimed", "queued", now()),
-            ("sending", "doubtful", now() + settle),
+        attempt, verdict = result.attempt, result.verdict
+        if isinstance(result.outcome, SendResult) and not result.suppressed:
+            self._note_recipients(connection, attempt, result.outcome)
+        if self._claims.finish(
+            connection, attempt, verdict.state, verdict.error, due_at=verdict.due_at
         ):
-            mails = self._mails
-            expired = (mails.c.state == before, mails.c.due_at <= now())
-            with self._engine.connect() as connection:
-                if connection.scalar(sa.select(mails.c.id).where(*expired).limit(1)):
-                    released += connection.execute(
-                        sa.update(mails)
-                        .where(*expired)
-                        .values(state=after, due_at=due_at)
-                    ).rowcount
-                    connection.commit()
-        return released
+            return True, verdict.state
+        # The lease ran out: the message is doubtful, or somebody has settled it.
+        settled = settle(connection, self._models, attempt.mail.id)
+        mails = self._mails
+        query = sa.select(mails.c.state).where(mails.c.id == attempt.mail.id)
+        return settled, str(connection.scalar(query))
+
+    def _note_recipients(
+        self, connection: sa.Connection, attempt: Attempt, result: SendResult
+    ) -> None:
+        """Record ids and tokens, whatever the state of the message is by now."""
+        for address, status in result.recipients.items():
+            if status.id is None:
+                continue
+            connection.execute(
+                self._taken,
+                {
+                    "taken_mail": attempt.mail.id,
+                    "taken_address": address,
+                    "postal_id": status.id,
+                    "token": status.token,
+                    "told_at": now(),
+                },
+            )
+            if not self._known or status.id > self._known[0].id:
+                self._known = [Known(status.id, status.token)]
+
+    # ---- receivers
+
+    def _is_awaited(self, result: _Result) -> bool:
+        """Tell whether receivers wait for the result, which is written first then."""
+        if result.verdict.state == "accepted":
+            return bool(result.recipients) and bool(message_sent.receivers)
+        return result.verdict.state == "failed" and bool(send_failed.receivers)
+
+    def _report(self, result: _Result) -> None:
+        if self._is_awaited(result):
+            self.report(
+                restore_message(result.attempt.mail, result.recipients, result.mime),
+                result.outcome,
+            )
+
+    def report(self, message: Message, outcome: SendResult | PostalError) -> None:
+        """Emit ``message_sent`` or ``send_failed``, in an app context of its own.
+
+        So receivers have a session of their own, and none that another one has left in
+        a state that it can't be used in.
+        """
+        with self._app.app_context():
+            self._pipeline().report(self._app, message, outcome)
+
+
+def gives_up(mail: Any, settings: LedgerSettings, pause: timedelta) -> bool:
+    """Tell whether a message has been tried for long enough.
+
+    It counts from the first attempt: a message may have been stored long before.
+
+    :param mail: The row of the message.
+    :param pause: How long the next attempt would have to wait.
+    """
+    tried_at: datetime = mail.tried_at or now()
+    return now() + pause > tried_at + timedelta(seconds=settings.give_up)
 
 
 def _may_succeed_later(error: PostalError) -> bool:
-    if isinstance(error, (TransportError, ConfigurationError)):
+    if isinstance(error, (TransportError, ConfigurationError, LeaseExpiredError)):
         return True
     return isinstance(error, APIError) and (error.retryable or _needs_somebody(error))
 
@@ -296,4 +344,6 @@ def _needs_somebody(error: PostalError) -> bool:
     if not isinstance(error, APIError):
         return False
     # Without a code, it was not Postal's API that answered: a wrong host or URL.
-    return error.code in _MENDABLE or (error.code is None and error.http_status != 413)
+    return error.code in _MENDABLE or (
+        error.code is None and error.http_status != 413 and not error.retryable
+    )

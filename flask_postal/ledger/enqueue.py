@@ -6,7 +6,10 @@ objects, it would be flushed together with what the caller has not finished yet.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import make_msgid
@@ -26,8 +29,17 @@ from .columns import now, stored
 from .content import owner_of_mail, save
 from .mapping import LedgerModels
 
-__all__ = ["CAPABILITIES", "Draft", "find_by_key", "insert", "write_draft"]
+__all__ = [
+    "CAPABILITIES",
+    "Draft",
+    "find_by_key",
+    "insert",
+    "savepoint",
+    "write_draft",
+]
 
+#: Levels of metadata.
+MAX_DEPTH = 20
 #: What a ledger provides beyond Postal.
 CAPABILITIES = frozenset({"metadata", "send_at"})
 
@@ -62,9 +74,13 @@ def write_draft(
     :raises CancelSend: if a receiver of ``message_sending`` stops it.
     """
     if key is not None and not _is_key(key):
-        raise MessageError("key must be a string of 1 to 255 characters", field="key")
+        raise MessageError(
+            "key must be a string of 1 to 255 characters, without spaces around it and"
+            f" without control characters; not {key!r}",
+            field="key",
+        )
     message = pipeline.announce(app, pipeline.complete(app, message))
-    meta = json_dict(message.metadata, "metadata")
+    meta = _storable(message.metadata, "metadata")
     due_at = _due(message.send_at if send_at is None else send_at)
     content = pipeline.check(message, capabilities=CAPABILITIES)
     chosen_id = content.message_id is not None
@@ -76,21 +92,59 @@ def write_draft(
         key=key,
         content=content,
         mime=build_mime(content),
-        options=raw_fields(content),
+        options=_storable(raw_fields(content), "esp_extra"),
         meta=meta,
         due_at=due_at,
         chosen_id=chosen_id,
     )
 
 
+def _storable(value: Any, field: str) -> dict[str, Any]:
+    """Return a dict that every database takes as JSON.
+
+    :raises MessageError: if it is not JSON, or nested more than 20 deep: MariaDB takes
+        32 levels.
+    """
+    found = json_dict(value, field)
+    try:
+        text = json.dumps(found, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (RecursionError, TypeError, UnicodeEncodeError, ValueError):
+        raise MessageError(f"{field} can't be stored as JSON", field=field) from None
+    if "\\u0000" in text:
+        raise MessageError(f"{field} contains a NUL character", field=field)
+    if _depth(found) > MAX_DEPTH:
+        raise MessageError(
+            f"{field} is nested more than {MAX_DEPTH} levels deep", field=field
+        )
+    return found
+
+
+def _depth(value: Any) -> int:
+    items: Iterable[Any] = ()
+    if isinstance(value, dict):
+        items = value.values()
+    elif isinstance(value, (list, tuple)):
+        items = value
+    else:
+        return 0
+    return 1 + max(map(_depth, items), default=0)
+
+
 def _is_key(key: Any) -> bool:
-    return isinstance(key, str) and 0 < len(key) <= 255
+    return (
+        isinstance(key, str)
+        and 0 < len(key) <= 255
+        and key == key.strip()  # MariaDB ignores spaces at the end
+        and all(character.isprintable() for character in key)
+    )
 
 
 def _due(send_at: Any) -> datetime:
     """Return when a message is due; the past is now."""
     if send_at is None:
         return now()
+    given = send_at
     if isinstance(send_at, (int, float)) and not isinstance(send_at, bool):
         try:
             if math.isfinite(send_at):
@@ -100,7 +154,7 @@ def _due(send_at: Any) -> datetime:
     if not isinstance(send_at, datetime) or send_at.utcoffset() is None:
         raise MessageError(
             "send_at must be an aware datetime, such as datetime.now(UTC) +"
-            f" timedelta(hours=1), or seconds since 1970; not {send_at!r}",
+            f" timedelta(hours=1), or seconds since 1970; not {given!r}",
             field="send_at",
         )
     try:
@@ -117,12 +171,14 @@ def find_by_key(
     """Return the id of the message with a key.
 
     :param lock: Whether to read what is committed, and not what the transaction saw
-        when it began, as MariaDB does otherwise.
+        when it began, as MariaDB does otherwise. A shared lock is enough, and the
+        failed INSERT has one already; callers that asked for more would wait for each
+        other.
     """
     table = models.table("mail")
     query = sa.select(table.c.id).where(table.c.key == key)
     found: int | None = connection.execute(
-        query.with_for_update() if lock else query
+        query.with_for_update(read=True) if lock else query
     ).scalar()
     return found
 
@@ -133,19 +189,12 @@ def insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> int
     :returns: The id of the message; with a key that is known, of the first one.
     :raises MessageError: if the Message-ID that the caller chose is known.
     """
-    if draft.key is None and not draft.chosen_id:
-        return _insert(connection, models, draft)
     if draft.key is not None:
         known = find_by_key(connection, models, draft.key)
         if known is not None:
             return known
-    if connection.dialect.name == "sqlite":
-        # Its driver begins a transaction with the first statement that writes, and a
-        # savepoint is none. Released without a transaction, it would commit.
-        table = models.table("mail")
-        connection.execute(sa.update(table).where(sa.false()).values(attempts=0))
     try:
-        with connection.begin_nested():
+        with savepoint(connection, models):
             return _insert(connection, models, draft)
     except sa.exc.IntegrityError:
         if draft.key is not None:
@@ -161,6 +210,30 @@ def insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> int
     )
 
 
+@contextmanager
+def savepoint(connection: sa.Connection, models: LedgerModels) -> Iterator[None]:
+    """Undo what is done in the block if it raises, and leave the rest as it was."""
+    if connection.dialect.name == "sqlite":
+        # Its driver begins a transaction with the first statement that writes, and a
+        # savepoint is none. Released without a transaction, it would commit.
+        table = models.table("mail")
+        connection.execute(sa.update(table).where(sa.false()).values(attempts=0))
+    nested = connection.begin_nested()
+    try:
+        yield
+    except BaseException as error:
+        try:
+            nested.rollback()
+        except sa.exc.DBAPIError:
+            # MariaDB has ended a deadlock by rolling all of the transaction back, the
+            # savepoint too. The caller must learn about the deadlock, and not go on as
+            # if its own work were still there.
+            connection.get_transaction().rollback()  # type: ignore[union-attr]
+            raise error from None
+        raise
+    nested.commit()
+
+
 def _insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> int:
     content = draft.content
     mail, recipient = models.table("mail"), models.table("recipient")
@@ -171,6 +244,7 @@ def _insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> in
             message_id=content.message_id,
             sender=content.sender.addr_spec,
             subject=content.subject[:200],
+            size=len(draft.mime),
             state="queued",
             due_at=draft.due_at,
             attempts=0,

@@ -7,6 +7,7 @@ response was lost. Events come in any order, and the first may come before the r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +16,10 @@ import sqlalchemy as sa
 from ..vocabulary import EventType
 from ..webhooks.events import TrackingEvent
 from .columns import now, stored
+from .database import Database
 from .mapping import LedgerModels
 
-__all__ = ["Evidence", "find_recipient"]
+__all__ = ["Evidence", "Noted", "find_recipient", "same_mailbox", "settle"]
 
 #: Statuses of a recipient, from weak to strong: a later one never gives way to an
 #: earlier one, whatever the order in which events arrive.
@@ -32,32 +34,46 @@ _RANKS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The message that an event is about.
+
+    :param settled: Whether the event has settled that Postal has accepted it.
+    """
+
+    mail_id: int
+    meta: dict[str, Any]
+    settled: bool
+
+
 class Evidence:
     """Writes what events tell into the tables, in transactions of its own."""
 
-    def __init__(self, engine: sa.Engine, models: LedgerModels) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, models: LedgerModels) -> None:
+        self._database = database
         self._models = models
         self._mails = models.table("mail")
         self._recipients = models.table("recipient")
 
-    def note(self, event: TrackingEvent, server: str) -> dict[str, Any] | None:
+    def note(self, event: TrackingEvent, server: str) -> Noted | None:
         """Note an event.
 
         :param server: The extension key of the Postal that it came from.
-        :returns: The metadata of its message; ``None`` if it is about none of ours.
+        :returns: What is known of its message; ``None`` if it is about none of ours.
         """
-        with self._engine.begin() as connection:
+
+        def work(connection: sa.Connection) -> Noted | None:
             found = find_recipient(connection, self._models, event, server)
             if found is None:
                 return None
             self._update(connection, found, event)
-            self._settle(connection, found.mail_id)
+            settled = settle(connection, self._models, found.mail_id)
             query = sa.select(self._mails.c.meta).where(
                 self._mails.c.id == found.mail_id
             )
-            meta: dict[str, Any] = connection.execute(query).scalar_one()
-        return meta
+            return Noted(found.mail_id, connection.execute(query).scalar_one(), settled)
+
+        return self._database.run(work)
 
     def _update(self, connection: sa.Connection, found: Any, event: Any) -> None:
         recipients = self._recipients
@@ -78,21 +94,47 @@ class Evidence:
                 .where(recipients.c.id == found.id)
                 .values(**values)
             )
+        if "postal_id" in values:
+            # After the recipient, as when the result of an attempt is written. In
+            # another order, the two transactions could wait for each other.
+            self._take_claim_away(connection, found.mail_id)
 
-    def _settle(self, connection: sa.Connection, mail_id: int) -> None:
-        """Accept a doubtful message once every recipient is known to have been taken.
+    def _take_claim_away(self, connection: sa.Connection, mail_id: int) -> None:
+        """Have a message that is claimed, but not being sent yet, claimed again.
 
-        Only then: the others may still have to be sent.
+        Whoever has claimed it would send it to a recipient that is known by now.
         """
-        mails, recipients = self._mails, self._recipients
-        missing = sa.exists().where(
-            recipients.c.mail_id == mail_id, recipients.c.postal_id.is_(None)
-        )
+        mails = self._mails
         connection.execute(
             sa.update(mails)
-            .where(mails.c.id == mail_id, mails.c.state == "doubtful", ~missing)
-            .values(state="accepted", due_at=None, error=None, finished_at=now())
+            .where(mails.c.id == mail_id, mails.c.state == "claimed")
+            .values(state="queued", due_at=now())
         )
+
+
+def settle(connection: sa.Connection, models: LedgerModels, mail_id: int) -> bool:
+    """Accept a doubtful message once every recipient is known to have been taken.
+
+    Only then: the others may still have to be sent.
+
+    :returns: Whether it is accepted now.
+    """
+    mails, recipients = models.table("mail"), models.table("recipient")
+    missing = sa.exists().where(
+        recipients.c.mail_id == mail_id, recipients.c.postal_id.is_(None)
+    )
+    settled = connection.execute(
+        sa.update(mails)
+        .where(mails.c.id == mail_id, mails.c.state == "doubtful", ~missing)
+        .values(
+            state="accepted",
+            due_at=None,
+            error=None,
+            waiting=None,
+            finished_at=now(),
+        )
+    )
+    return settled.rowcount == 1
 
 
 def find_recipient(
@@ -121,9 +163,8 @@ def find_recipient(
         .where(mails.c.server == server)
         .order_by(recipients.c.id)
     )
-    wanted = _mailbox(event.recipient)
     for candidate in connection.execute(by_message).all():
-        if _mailbox(candidate.envelope) == wanted:
+        if same_mailbox(candidate.envelope, event.recipient):
             return candidate
     return None
 
@@ -137,6 +178,11 @@ def _wins(
         return True
     before, after = _RANKS[EventType(old)], _RANKS[new]
     return after > before or (after == before and at >= old_at)
+
+
+def same_mailbox(one: str, other: str) -> bool:
+    """Compare two addresses; only domains are the same in upper and lower case."""
+    return _mailbox(one) == _mailbox(other)
 
 
 def _mailbox(address: str) -> tuple[str, str]:

@@ -1,41 +1,77 @@
-"""The ledger object: joins the models with an app's database sessions."""
+"""The ledger object: joins the models with the apps' database sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from flask import Flask, current_app
+from flask import Flask, current_app, has_app_context, request_started
 
 from ..errors import CancelSend, ConfigurationError
 from ..sending.message import Message
 from ..sending.pipeline import SendPipeline
 from ..webhooks.dispatch import Event
 from ..webhooks.events import TrackingEvent
+from .app_ledger import AppLedger
 from .columns import now
-from .deliver import Deliverer
-from .enqueue import Draft, insert, write_draft
-from .evidence import Evidence, find_recipient
+from .commits import after_commit
+from .enqueue import Draft, insert, savepoint, write_draft
+from .evidence import find_recipient
 from .mapping import LedgerModels, default_models, join
-from .settings import LedgerSettings
+from .purge import Purged, purge
+from .sqlite import mend_savepoints
+from .thread import DeliveryThread, why_not_here
 
 __all__ = ["Ledger"]
 
+_log = logging.getLogger("flask_postal.ledger")
 
-@dataclass(frozen=True, slots=True)
+#: Where an app keeps what its ledgers need: ledger -> state.
+_EXTENSION = "flask_postal_ledgers"
+
+
 class _AppState:
-    """What the ledger knows of one app."""
+    """What the ledger keeps for one app.
 
-    settings: LedgerSettings
-    pipelines: dict[str, Callable[[Flask], SendPipeline]]
+    :param committed: Called with the ids of messages that were committed.
+    """
+
+    def __init__(
+        self,
+        ledger: AppLedger,
+        committed: Callable[[Sequence[int]], object],
+        bind: _Bind,
+    ) -> None:
+        self.ledger = ledger
+        self.committed = committed
+        self._bind = bind
+        self._begun_in: int | None = None  # process
+
+    def begin(self, app: Flask, **extra: Any) -> None:
+        """Look for what an earlier process has left, with the first request.
+
+        Without it, a message that waits for a retry would wait until somebody enqueues
+        another one.
+        """
+        if self._begun_in == os.getpid():
+            return
+        self._begun_in = os.getpid()
+        try:
+            self._bind()
+            self.committed([])
+        except Exception:  # noqa: BLE001
+            _log.exception("delivering messages could not begin; the next commit tries")
 
 
 class Ledger:
-    """Stores messages in the app's own database.
+    """Stores messages in the app's own database, and delivers them.
 
     :param db: The app's Flask-SQLAlchemy object. It must be initialised with every app
         that enqueues messages.
@@ -48,22 +84,38 @@ class Ledger:
         self.models: LedgerModels = models or default_models(db)
         join(self.models)
         self.models.mail.ledger_models = self.models
-        self._apps: WeakKeyDictionary[Flask, _AppState] = WeakKeyDictionary()
 
     def register(
-        self, app: Flask, server: str, pipeline_of: Callable[[Flask], SendPipeline]
+        self,
+        app: Flask,
+        server: str,
+        pipeline_of: Callable[[Flask], SendPipeline],
+        longest_call: float,
     ) -> None:
         """Note a Postal of an app; :meth:`.Postal.init_app` calls this.
 
         :param server: The extension key of the Postal.
         :param pipeline_of: Returns its pipeline, which test helpers may exchange.
+        :param longest_call: Seconds that a call of its API may take.
         :raises ConfigurationError: for a setting that can't be used.
         """
-        state = self._apps.get(app)
-        if state is None:
-            state = _AppState(LedgerSettings.from_config(app.config), {})
-            self._apps[app] = state
-        state.pipelines[server] = pipeline_of
+        # The app keeps it, so that it ends with the app.
+        states = app.extensions.setdefault(_EXTENSION, {})
+        if self not in states:
+            bind = _Bind(self.db, app, self.models)
+            ledger = AppLedger(app, bind, self.models)
+            if ledger.settings.lease <= longest_call:
+                raise ConfigurationError(
+                    f"POSTAL_LEASE is {ledger.settings.lease:g} seconds, and a call of"
+                    f" Postal may take {longest_call:g}; set POSTAL_LEASE to more than"
+                    " the sum of the time-outs in POSTAL_TIMEOUT",
+                    key="POSTAL_LEASE",
+                )
+            committed = _what_follows(ledger, longest_call)
+            states[self] = made = _AppState(ledger, committed, bind)
+            request_started.connect(made.begin, app)
+        state: _AppState = states[self]
+        state.ledger.add(server, partial(pipeline_of, app))
 
     def enqueue(
         self,
@@ -104,16 +156,23 @@ class Ledger:
                 drafts.append(draft)
         if not any(drafts):
             return [self._cancelled() for _ in drafts]
+        state = self._state(app)
+        state.ledger.database.bind()  # while there is an app context
         session = self.db.session()
         connection = session.connection(bind_arguments={"mapper": self.models.mail})
-        records = []
-        for found in drafts:
-            if found is None:
-                records.append(self._cancelled())
-                continue
-            number = insert(connection, self.models, found)
-            records.append(self._record(session, number))
-        return records
+        several = len(drafts) > 1
+        with savepoint(connection, self.models) if several else nullcontext():
+            ids = [
+                None if draft is None else insert(connection, self.models, draft)
+                for draft in drafts
+            ]
+        for number in ids:
+            if number is not None:
+                after_commit(session, state.committed, number)
+        return [
+            self._cancelled() if number is None else self._record(session, number)
+            for number in ids
+        ]
 
     def _record(self, session: Any, number: int) -> Any:
         """Load a record without flushing what the caller has not finished."""
@@ -127,44 +186,76 @@ class Ledger:
                 )
         return found
 
+    # ---- delivering
+
     def deliver(self, mail_id: int) -> str | None:
         """Deliver a message of the current app, if it is due.
 
         :returns: Its state then; ``None`` if it is not due, or somebody else has it.
         """
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        mails = self.models.table("mail")
-        with self._engine().connect() as connection:
-            query = sa.select(mails.c.server).where(mails.c.id == mail_id)
-            server = connection.scalar(query)
-        if server is None:
-            return None
-        return self._deliverer(app, server).deliver(mail_id)
+        return self._usable().deliver(mail_id)
+
+    def sweep(self, limit: int = 1000) -> list[tuple[str, int]]:
+        """Free what has a lease that ran out, and return what is due now.
+
+        For a queue's scheduled job, which finds what the queue has lost. Only
+        :meth:`drain` and the relay look for doubtful messages.
+
+        :returns: Pairs of ``"mail"`` and an id, for :meth:`deliver`.
+        """
+        ledger = self._usable()
+        ledger.release_expired()
+        return [("mail", number) for number in ledger.due(limit)]
 
     def drain(self, stopping: Callable[[], bool] = bool) -> int:
-        """Deliver every message that is due now, in the calling thread.
+        """Do all that is due now, in the calling thread: deliver, and look for doubt.
 
         Nothing is written where nothing is due.
 
         :param stopping: Asked before each message whether to leave the rest for later.
         :returns: The number of messages that an attempt was made for.
         """
+        return self._usable().drain(stopping)
+
+    def of(self, app: Flask) -> AppLedger:
+        """Return the part of an app, for a process that delivers."""
+        return self._state(app).ledger
+
+    def _usable(self) -> AppLedger:
+        """Return the current app's part, unless its database can't be used now."""
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        self._engine()
-        attempts = 0
-        for server in self._apps[app].pipelines:
-            deliverer = self._deliverer(app, server)
-            deliverer.release_expired()
-            while due := deliverer.due(server):
-                done = 0
-                for number in due:
-                    if stopping():
-                        return attempts + done
-                    done += deliverer.deliver(number) is not None
-                attempts += done
-                if not done:  # others have them
-                    break
-        return attempts
+        ledger = self._state(app).ledger
+        bind = ledger.database.bind()
+        if isinstance(bind, sa.Engine) and isinstance(bind.pool, sa.StaticPool):
+            self._check_shared()
+        return ledger
+
+    def _check_shared(self) -> None:
+        """Refuse to work on the one connection while the caller has written on it.
+
+        A commit of ours would be the caller's too.
+        """
+        session = self.db.session()
+        if not session.in_transaction():
+            return
+        connection = session.connection(bind_arguments={"mapper": self.models.mail})
+        # SQLite's driver begins a transaction with the first write only.
+        written = connection.connection.dbapi_connection.in_transaction
+        if written:
+            raise ConfigurationError(
+                "an SQLite in memory has one connection, and the current session has a"
+                " transaction open on it; commit or roll back before messages are"
+                " delivered"
+            )
+
+    def _state(self, app: Flask) -> _AppState:
+        state: _AppState | None = app.extensions.get(_EXTENSION, {}).get(self)
+        if state is None:
+            raise ConfigurationError(
+                "the current app has no Postal with this ledger; call"
+                " 'postal.init_app(app)'"
+            )
+        return state
 
     # ---- events
 
@@ -173,11 +264,10 @@ class Ledger:
 
         :param server: The extension key of the Postal that it came from.
         """
-        if not isinstance(event, TrackingEvent):
+        noted = self._state(app).ledger.note(server, event)
+        if noted is None or not isinstance(event, TrackingEvent):
             return event
-        with app.app_context():
-            meta = Evidence(self._engine(), self.models).note(event, server)
-        return event if meta is None else replace(event, metadata=meta)
+        return replace(event, metadata=noted.meta)
 
     def mail_of(self, server: str, event: TrackingEvent) -> Any:
         """Return the record of an event's message; see :meth:`.Postal.mail_of`."""
@@ -219,74 +309,114 @@ class Ledger:
         return list(self.db.session.scalars(query))
 
     def retry(self, record: Any) -> None:
-        """Queue a failed or doubtful message again, in a transaction of its own.
+        """Queue a failed or doubtful message again, in the caller's transaction.
 
         A doubtful message may have been sent: recipients that Postal is not known to
-        have taken get it, perhaps for the second time.
+        have taken get it, perhaps for the second time. As with :meth:`.Postal.enqueue`,
+        nothing is sent before the commit.
 
         :raises ValueError: if the message is in another state.
         """
-        self._move(record, ("failed", "doubtful"), "queued", due_at=now())
+        self._move(
+            record, ("failed", "doubtful"), state="queued", due_at=now(), tried_at=None
+        )
 
     def cancel(self, record: Any) -> None:
-        """Cancel a message that is queued, in a transaction of its own.
+        """Cancel a queued or doubtful message, in the caller's transaction.
 
-        :raises ValueError: if it is in another state; it may have been sent.
+        A doubtful message may have been sent. It is not sent any more then to
+        recipients that have not got it.
+
+        :raises ValueError: if the message is in another state.
         """
-        self._move(record, ("queued",), "cancelled", due_at=None)
+        self._move(
+            record,
+            ("queued", "doubtful"),
+            state="cancelled",
+            due_at=None,
+            finished_at=now(),
+        )
 
-    def _move(
-        self,
-        record: Any,
-        before: tuple[str, ...],
-        state: str,
-        *,
-        due_at: datetime | None,
-    ) -> None:
+    def purge(self) -> Purged:
+        """Delete what is older than the settings keep, in small transactions.
+
+        That is the content of accepted and cancelled messages after
+        :data:`POSTAL_KEEP_CONTENT` days, and finished messages after
+        :data:`POSTAL_KEEP_ROWS` days. Unfinished messages stay.
+        """
+        ledger = self._usable()
+        return purge(ledger.database, self.models, ledger.settings)
+
+    def _move(self, record: Any, before: tuple[str, ...], **values: Any) -> None:
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         mails, number = self.models.table("mail"), record.id
-        # The caller's session has read the record, and must not hold SQLite's lock.
-        self.db.session.rollback()
-        with self._engine().begin() as connection:
-            moved = connection.execute(
-                sa.update(mails)
-                .where(mails.c.id == number, mails.c.state.in_(before))
-                .values(
-                    state=state,
-                    due_at=due_at,
-                    finished_at=None if due_at is not None else now(),
-                )
-            )
+        session = self.db.session()
+        connection = session.connection(bind_arguments={"mapper": self.models.mail})
+        moved = connection.execute(
+            sa.update(mails)
+            .where(mails.c.id == number, mails.c.state.in_(before))
+            .values(**{"waiting": None, "finished_at": None, **values})
+        )
         if moved.rowcount != 1:
             raise ValueError(
                 f"message {number} is not {' or '.join(before)}, and stays as it is"
             )
-
-    def _deliverer(self, app: Flask, server: str) -> Deliverer:
-        state = self._apps[app]
-        try:
-            pipeline = state.pipelines[server](app)
-        except KeyError:
-            raise ConfigurationError(
-                f"a message was enqueued with the Postal {server!r}, which this app"
-                " does not have any more"
-            ) from None
-        return Deliverer(app, self._engine(), self.models, pipeline, state.settings)
-
-    def _engine(self) -> sa.Engine:
-        bind_key = self.models.table("mail").metadata.info.get("bind_key")
-        engine: sa.Engine = self.db.engines[bind_key]
-        if (
-            isinstance(engine.pool, sa.StaticPool)
-            and self.db.session().in_transaction()
-        ):
-            # All share one connection here: a commit of ours would be the caller's.
-            raise ConfigurationError(
-                "an SQLite in memory has one connection, and the current session has a"
-                " transaction open on it; commit or roll back before messages are"
-                " delivered"
-            )
-        return engine
+        if record in session:
+            session.expire(record)
+        after_commit(session, self._state(app).committed, number)
 
     def _cancelled(self) -> Any:
         """Return a record of a message that a receiver stopped; it is not stored."""
         return self.models.mail(state="cancelled", meta={}, options={})
+
+
+class _Bind:
+    """The engine of the ledger's tables for an app, whatever it is at the moment."""
+
+    def __init__(self, db: Any, app: Flask, models: LedgerModels) -> None:
+        self._db = db
+        self._app = app
+        self._key = models.table("mail").metadata.info.get("bind_key")
+        self._engines: Mapping[str | None, Any] | None = None
+
+    def __call__(self) -> sa.Engine | sa.Connection:
+        if self._engines is None:
+            # The end of an app context removes sessions, perhaps the caller's.
+            here = has_app_context() and current_app == self._app
+            with nullcontext() if here else self._app.app_context():
+                self._engines = self._db.engines
+            mend_savepoints(self._engines[self._key])
+        engine: sa.Engine | sa.Connection = self._engines[self._key]
+        return engine
+
+
+def _what_follows(
+    ledger: AppLedger, longest_call: float
+) -> Callable[[Sequence[int]], object]:
+    """Return what is called when messages have been committed."""
+    if ledger.settings.dispatch is not None:
+        return partial(_dispatch, ledger.settings.dispatch)
+    if ledger.settings.relay == "process":
+        return list
+    thread = DeliveryThread(ledger, longest_call)
+
+    def wake(ids: Sequence[int]) -> None:
+        # TESTING may have been set since, and the engine may have been exchanged.
+        if ledger.app.testing:
+            return
+        why = why_not_here(ledger.database.bind())
+        if why is None:
+            thread.wake()
+        elif ids:
+            _log.warning("messages wait for ledger.drain(): %s", why)
+
+    return wake
+
+
+def _dispatch(call: Callable[[str, int], object], ids: Sequence[int]) -> None:
+    for number in ids:
+        try:
+            call("mail", number)
+        except Exception:  # noqa: BLE001
+            # The other messages must not wait for it. The relay finds this one.
+            _log.exception("POSTAL_DISPATCH failed for message %d", number)

@@ -46,14 +46,16 @@ class MailMixin(_Numbered):
     :ivar message_id: The Message-ID header, without angle brackets.
     :ivar sender: The envelope sender.
     :ivar subject: The subject, for lists; cut at 200 characters.
+    :ivar size: The size of the message in bytes.
     :ivar state: ``queued``, ``claimed``, ``sending``, ``accepted``, ``doubtful``,
         ``failed`` or ``cancelled``.
     :ivar attempts: The number of attempts begun.
     :ivar error: Why the last attempt failed.
     :ivar meta: The metadata of the message; SQLAlchemy uses the name ``metadata``.
     :ivar options: Further fields of the request, such as ``bounce``.
-    :ivar anchor: The highest id that Postal was known to have given when the attempt
-        began, and its token.
+    :ivar anchor: Mails that Postal was known to have when the attempt began, with id
+        and token; the attempt's own have higher ids.
+    :ivar waiting: What a doubtful message waits for, in a sentence.
     """
 
     #: Set by the ledger.
@@ -67,13 +69,20 @@ class MailMixin(_Numbered):
     message_id: Mapped[str] = mapped_column(exact(255), unique=True)
     sender: Mapped[str] = mapped_column(exact(255))
     subject: Mapped[str] = mapped_column(text(200))
+    size: Mapped[int] = mapped_column(sa.Integer(), default=0)
     state: Mapped[str] = mapped_column(sa.String(20))
     due_at_: Mapped[datetime | None] = mapped_column("due_at", time())
     attempts: Mapped[int] = mapped_column(sa.Integer(), default=0)
     error: Mapped[str | None] = mapped_column(text())
     meta: Mapped[dict[str, Any]] = mapped_column(sa.JSON())
     options: Mapped[dict[str, Any]] = mapped_column(sa.JSON())
-    anchor: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
+    anchor: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        sa.JSON(none_as_null=True)
+    )
+    waiting: Mapped[str | None] = mapped_column(text())
+    tried_at_: Mapped[datetime | None] = mapped_column("tried_at", time())
+    began_at_: Mapped[datetime | None] = mapped_column("began_at", time())
+    ended_at_: Mapped[datetime | None] = mapped_column("ended_at", time())
     created_at_: Mapped[datetime] = mapped_column("created_at", time(), default=now)
     finished_at_: Mapped[datetime | None] = mapped_column("finished_at", time())
 
@@ -90,6 +99,21 @@ class MailMixin(_Numbered):
     def due_at(self) -> datetime | None:
         """When there is something to do, aware, in UTC; ``None`` if nothing is left."""
         return aware(self.due_at_)
+
+    @property
+    def tried_at(self) -> datetime | None:
+        """When the first attempt began, aware, in UTC; after ``retry`` the next one."""
+        return aware(self.tried_at_)
+
+    @property
+    def began_at(self) -> datetime | None:
+        """When the last attempt began, aware, in UTC."""
+        return aware(self.began_at_)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When a doubtful message's attempt ended, or its lease, aware, in UTC."""
+        return aware(self.ended_at_)
 
     @property
     def created_at(self) -> datetime:
@@ -120,9 +144,15 @@ class RecipientMixin(_Numbered):
     server: Mapped[str] = mapped_column(exact(100))
     postal_id: Mapped[int | None] = mapped_column(number())
     token: Mapped[str | None] = mapped_column(exact(64))
+    told_at_: Mapped[datetime | None] = mapped_column("told_at", time())
     status: Mapped[str | None] = mapped_column(sa.String(20))
     status_at_: Mapped[datetime | None] = mapped_column("status_at", time())
     reason: Mapped[str | None] = mapped_column(text())
+
+    @property
+    def told_at(self) -> datetime | None:
+        """When Postal's API told the id, aware, in UTC; ``None`` if an event did."""
+        return aware(self.told_at_)
 
     @property
     def status_at(self) -> datetime | None:
@@ -167,11 +197,12 @@ class ContentMixin(_Numbered):
     MariaDB stores 8 MB in one statement by default and not 9, so that an inbound mail
     of 18 MB could not be stored in one row.
 
-    :ivar owner: The row that it belongs to: ``mail:5`` or ``event:7``.
+    :ivar owner: What it belongs to: ``mail:5``, ``event:7``, or a Postal, such as
+        ``seen:postal``.
     :ivar number: Its place, from 0.
     :ivar data: At most 1 MB.
     """
 
-    owner: Mapped[str] = mapped_column(exact(40))
+    owner: Mapped[str] = mapped_column(exact(120))
     number: Mapped[int] = mapped_column(sa.Integer())
     data: Mapped[bytes] = mapped_column(binary())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,45 @@ __all__ = ["LedgerSettings"]
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """How long the ledger waits for what, in seconds.
+    """Who delivers messages, how long the ledger waits for what, and what it keeps.
 
-    :param lease: For how long a claim holds. It must be longer than the longest call.
-    :param backoff: Before the first retry, and at most; doubling in between.
-    :param give_up: After this a message that could not be sent is ``failed``.
-    :param settle: After an attempt whose end is not known, until "not there" counts.
+    :param lease: Seconds for which a claim holds; longer than the longest call.
+    :param backoff: Seconds before the first retry, and at most; doubling in between.
+    :param give_up: Seconds after which a message that can't be sent is ``failed``.
+    :param settle: Seconds after an attempt whose end is not known until "not found"
+        counts.
+    :param relay: ``"thread"``; or ``"process"``, to deliver nothing in this process.
+    :param dispatch: Called with ``"mail"`` and an id after the commit, for a queue.
+    :param keep_content: Days for which the content of finished messages is kept.
+    :param keep_rows: Days for which finished messages are kept.
     """
 
     lease: float = 120.0
     backoff: tuple[float, float] = (30.0, 3600.0)
     give_up: float = 259_200.0
     settle: float = 600.0
+    relay: str = "thread"
+    dispatch: Callable[[str, int], object] | None = None
+    keep_content: float = 7.0
+    keep_rows: float = 90.0
+
+    def pause(self, attempts: int) -> float:
+        """Return the seconds to wait after a number of attempts that failed."""
+        first, longest = self.backoff
+        return min(first * 2.0 ** min(attempts - 1, 30), longest)
+
+    @property
+    def first_look(self) -> float:
+        """Seconds after a lost response until Postal's ids are looked up first.
+
+        The mail is there by then, unless Postal is busy.
+        """
+        return min(5.0, self.settle)
+
+    @property
+    def next_look(self) -> float:
+        """Seconds between two looks that have not settled a message."""
+        return min(60.0, max(0.5, self.settle / 10))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> LedgerSettings:
@@ -38,6 +65,10 @@ class LedgerSettings:
             backoff=_pair(config, "POSTAL_BACKOFF", (30.0, 3600.0)),
             give_up=_seconds(config, "POSTAL_GIVE_UP", 259_200.0),
             settle=_seconds(config, "POSTAL_SETTLE", 600.0),
+            relay=_relay(config),
+            dispatch=_dispatch(config),
+            keep_content=_days(config, "POSTAL_KEEP_CONTENT", 7.0),
+            keep_rows=_days(config, "POSTAL_KEEP_ROWS", 90.0),
         )
 
 
@@ -46,6 +77,36 @@ def _seconds(config: Mapping[str, Any], key: str, default: float) -> float:
     if value is None:
         return default
     return _number(value, key)
+
+
+def _days(config: Mapping[str, Any], key: str, default: float) -> float:
+    value = config.get(key)
+    if value is None:
+        return default
+    return _number(value, key, "days")
+
+
+def _relay(config: Mapping[str, Any]) -> str:
+    value = config.get("POSTAL_RELAY")
+    if value is None:
+        return "thread"
+    if value not in ("thread", "process"):
+        raise ConfigurationError(
+            f'POSTAL_RELAY must be "thread" or "process", not {value!r}',
+            key="POSTAL_RELAY",
+        )
+    return str(value)
+
+
+def _dispatch(config: Mapping[str, Any]) -> Callable[[str, int], object] | None:
+    value = config.get("POSTAL_DISPATCH")
+    if value is None or callable(value):
+        return value
+    raise ConfigurationError(
+        "POSTAL_DISPATCH must be a function that is called with 'mail' and the id of a"
+        f" message; not {value!r}",
+        key="POSTAL_DISPATCH",
+    )
 
 
 def _pair(
@@ -65,13 +126,13 @@ def _pair(
     return _number(value[0], key), _number(value[1], key)
 
 
-def _number(value: Any, key: str) -> float:
+def _number(value: Any, key: str, unit: str = "seconds") -> float:
     try:
         number = -1.0 if isinstance(value, bool) else float(value)
     except (OverflowError, TypeError, ValueError):
         number = -1.0
     if not (number > 0 and math.isfinite(number)):
         raise ConfigurationError(
-            f"{key} must be a number of seconds above 0, not {value!r}", key=key
+            f"{key} must be a number of {unit} above 0, not {value!r}", key=key
         )
     return number

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,10 @@ _log = logging.getLogger("flask_postal.sandbox")
 
 #: Seconds for which the fault "hang" delays an API call.
 HANG = 60.0
+#: Seconds after which the fault "late-store" stores the message.
+LATE = 10.0
+#: Seconds for which Postal keeps its rows by default.
+RETENTION = 60 * 24 * 3600.0
 _JSON = "application/json; charset=utf-8"
 
 _PIXEL = base64.b64decode(
@@ -61,6 +66,7 @@ def create_app(simulation: Simulation, *blueprints: Blueprint) -> Flask:
     app = Flask("flask_postal.sandbox", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_MAIL * 4 // 3 + 1024 * 1024
     bind(app, simulation)
+    simulation.on("store", partial(_store, simulation))
     app.before_request(_guard)
     for status in (400, 404, 405, 413, 500):
         app.register_error_handler(status, partial(_error_page, status))
@@ -108,6 +114,14 @@ def _call(name: str, answer: Endpoint) -> Response:
         _authenticate(simulation.api_key)
         if fault is Fault.SUSPENDED:
             raise APIRefusedError("ServerSuspended", None)
+        if fault is Fault.LATE_STORE and name.startswith("send/"):
+            simulation.plan(
+                LATE, "store", endpoint=name, params=dict(api_params(content))
+            )
+            return _reset()
+        if fault is Fault.PARTIAL:
+            _store(simulation, name, _first_recipient(api_params(content)))
+            return _page(500)
         status, data = "success", answer(simulation, api_params(content))
     except APIRefusedError as refusal:
         status, data = refusal.status, refusal.data
@@ -116,7 +130,7 @@ def _call(name: str, answer: Endpoint) -> Response:
         return _page(500)
     took = round(time.monotonic() - began, 3)
     body = serialize({"status": status, "time": took, "flags": {}, "data": data})
-    if fault is Fault.RESET_STORED:
+    if fault in (Fault.RESET_STORED, Fault.LATE_STORE):
         return _reset()
     if fault is Fault.TRUNCATED:
         half = Response(body[: len(body) // 2], content_type=_JSON)
@@ -124,6 +138,20 @@ def _call(name: str, answer: Endpoint) -> Response:
         half.automatically_set_content_length = False
         return half
     return Response(body, content_type=_JSON)
+
+
+def _store(simulation: Simulation, endpoint: str, params: Mapping[str, Any]) -> None:
+    """Do a call that nobody gets an answer to."""
+    with suppress(APIRefusedError, APIFailedError):
+        _ENDPOINTS[endpoint](simulation, params)
+
+
+def _first_recipient(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a call without all recipients but the first."""
+    lists = ("rcpt_to", "to", "cc", "bcc")
+    given = [name for name in lists if params.get(name)]
+    first = {name: params[name][:1] for name in given[:1]}
+    return {name: params[name] for name in params if name not in lists} | first
 
 
 def _message(simulation: Simulation, content: Mapping[str, Any]) -> Any:
@@ -256,7 +284,7 @@ def _find(simulation: Simulation, content: Mapping[str, Any]) -> Mail:
     if type(number) is not int:
         raise APIFailedError
     mail = simulation.store.mail(number) if abs(number) < 2**63 else None
-    if mail is None:
+    if mail is None or simulation.clock.now() - mail.timestamp > RETENTION:
         raise APIRefusedError(
             "MessageNotFound", "No message found matching provided ID", id=number
         )

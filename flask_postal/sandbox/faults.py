@@ -22,6 +22,8 @@ class Fault(StrEnum):
     HANG = "hang"  #: There is no response; the message is not stored.
     RESET = "reset"  #: The connection is reset; the message is not stored.
     RESET_STORED = "reset-stored"  #: The message is stored, the connection is reset.
+    LATE_STORE = "late-store"  #: The connection is reset, the message is stored later.
+    PARTIAL = "partial"  #: Only the first recipient is stored, then Postal fails.
     TRUNCATED = "truncated"  #: The message is stored, the response is cut off.
 
     # ---- faults of webhooks
@@ -37,6 +39,7 @@ API_FAULTS = frozenset(
     {
         *(Fault.ERROR_500, Fault.BAD_GATEWAY, Fault.FORBIDDEN, Fault.HANG),
         *(Fault.RESET, Fault.RESET_STORED, Fault.TRUNCATED, Fault.SUSPENDED),
+        *(Fault.LATE_STORE, Fault.PARTIAL),
     }
 )
 
@@ -55,6 +58,10 @@ ABOUT = {
     Fault.RESET: "the connection is reset before the message is stored",
     Fault.RESET_STORED: "Postal stores the message, then the connection is reset:"
     " sending again would send the message twice",
+    Fault.LATE_STORE: "the connection is reset, and Postal stores the message ten"
+    " seconds later: whoever looks in between does not find it",
+    Fault.PARTIAL: "Postal stores the message for the first recipient only, and answers"
+    " HTTP 500",
     Fault.TRUNCATED: "Postal stores the message, and the response is cut off half-way:"
     " sending again would send the message twice",
     Fault.DUPLICATE: "the event arrives twice, byte for byte the same",

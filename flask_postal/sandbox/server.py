@@ -199,6 +199,7 @@ class Sandbox(Simulation):
                 "the clock of this sandbox runs by itself; create it with"
                 " Sandbox(clock=ManualClock()) to advance it"
             )
+        self.catch_up()
         until = clock.now() + hours * 3600 + minutes * 60 + seconds
         done = self._schedule.run(until, arrive=clock.set)
         clock.set(until)
@@ -221,6 +222,7 @@ class Sandbox(Simulation):
         :raises Exception: whatever the app's receiver has raised, in a test with
             :func:`.testing.sandboxed` or the fixture ``postal_sandbox``.
         """
+        self.catch_up()
         names, deadline = names_of(event), time.monotonic() + timeout
         while (request := self._next_answered(names, to)) is None:
             left = deadline - time.monotonic()

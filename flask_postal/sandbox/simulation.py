@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,9 @@ class Simulation:
         self.version: int = 0
         #: Set when the sandbox stops, so that API calls with the fault "hang" end.
         self.stopping: threading.Event = threading.Event()
+        #: Called before messages are read and time moves, so that a test helper can let
+        #: the app send what is due.
+        self.catch_up: Callable[[], object] = bool
         self.store: Store = Store(database)
         #: The value for ``POSTAL_API_KEY``.
         self.api_key: str = self._kept(
@@ -208,6 +211,7 @@ class Simulation:
     @property
     def messages(self) -> list[Mail]:
         """The messages that the app has sent, one per recipient, oldest first."""
+        self.catch_up()
         return [mail for mail in self.store.mails() if mail.direction == "outgoing"]
 
     @property
@@ -378,6 +382,17 @@ class Simulation:
     def clear_faults(self) -> None:
         """Switch all faults off."""
         self._webhooks.faults.clear()
+
+    def plan(self, seconds: float, job: str, **arguments: Any) -> None:
+        """Plan a job for later; :meth:`on` says what it does.
+
+        :param arguments: The job's arguments, which must be JSON.
+        """
+        self._schedule.plan(self.clock.now() + seconds, job, **arguments)
+
+    def on(self, job: str, worker: Callable[..., None]) -> None:
+        """Set the function that does a planned job."""
+        self._schedule.register(job, worker)
 
     def take_api_fault(self) -> Fault | None:
         """Return the fault that applies to this API call, and count the call."""

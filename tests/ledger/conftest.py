@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from ..databases import DATABASES, empty_database, mariadb, postgresql
+from .world import World
 
 _numbers = itertools.count(1)
 #: All three, or those in the environment.
@@ -23,15 +24,15 @@ CHOSEN = os.environ.get("FLASK_POSTAL_DATABASES", ",".join(DATABASES)).split(","
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """A PostgreSQL."""
-    with TemporaryDirectory() as folder, postgresql(Path(folder)) as url:
-        yield url
+    with TemporaryDirectory() as folder, postgresql(Path(folder)) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[str]:
     """A MariaDB."""
-    with TemporaryDirectory() as folder, mariadb(Path(folder)) as url:
-        yield url
+    with TemporaryDirectory() as folder, mariadb(Path(folder)) as server:
+        yield server.url
 
 
 @pytest.fixture(params=CHOSEN)
@@ -40,8 +41,33 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/app.sqlite"
         return
-    if request.param not in CHOSEN:
-        pytest.skip(f"{request.param} is not chosen")
     server = request.getfixturevalue(f"{request.param}_server")
     with empty_database(server, f"test_{next(_numbers)}") as url:
         yield url
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    """An app with a ledger and its tables, in an app context."""
+    made = World(database_url)
+    with made.app.app_context():
+        made.db.create_all()
+        yield made
+        made.session.remove()
+        made.db.engine.dispose()
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave out the tests of databases that are not chosen."""
+    left_out = [item for item in items if _database(item) not in {None, *CHOSEN}]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _database(item: pytest.Item) -> str | None:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    name: str | None = params.get("database_url", params.get("server"))
+    return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,65 +21,13 @@ from flask_postal import (
     message_sent,
     send_failed,
 )
+from flask_postal.ledger.lease import LeasedBody, LeaseExpiredError
 from flask_postal.ledger.settings import LedgerSettings
 from flask_postal.sending.payload import Body
 
 from ..mails import message
 from ..test_seams import Recorder
-from .test_enqueue import World
-
-
-class Unsteady(Recorder):
-    """A transport that raises errors, one after the other, before it works."""
-
-    def __init__(self, *errors: Exception) -> None:
-        super().__init__()
-        self.errors = list(errors)
-
-    def call(self, endpoint: str, body: Body) -> Any:
-        answer = super().call(endpoint, body)
-        if self.errors:
-            raise self.errors.pop(0)
-        return answer
-
-
-@pytest.fixture
-def world(database_url: str) -> Iterator[World]:
-    made = World(database_url)
-    with made.app.app_context():
-        made.db.create_all()
-        yield made
-        made.session.remove()
-        made.db.engine.dispose()
-
-
-def enqueue(world: World, **changes: Any) -> Any:
-    record = world.postal.enqueue(message(**changes))
-    world.session.commit()
-    return record
-
-
-def transport(world: World, *errors: Exception) -> Unsteady:
-    made = Unsteady(*errors)
-    world.postal._of(world.app).pipeline.transport = made
-    return made
-
-
-def change(world: World, **values: Any) -> None:
-    """Change a row as another process would."""
-    table = world.ledger.models.table("mail")
-    with world.db.engine.begin() as connection:
-        connection.execute(sa.update(table).values(**values))
-
-
-def row(world: World) -> Any:
-    table = world.ledger.models.table("mail")
-    with world.db.engine.connect() as connection:
-        return connection.execute(sa.select(table)).one()
-
-
-def past() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=5)
+from .world import World, change, enqueue, past, row, transport
 
 
 def test_a_message_is_sent_after_the_commit_and_accepted(world: World) -> None:
@@ -193,13 +142,26 @@ def test_what_the_operator_must_mend_waits_with_an_error(
     assert row(world).state == "accepted"
 
 
-def test_after_days_a_message_is_given_up(world: World) -> None:
+def test_after_days_of_trying_a_message_is_given_up(world: World) -> None:
     transport(world, TransportError("down", maybe_sent=False))
     enqueue(world)
     old = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=3)
-    change(world, created_at=old)
+    change(world, tried_at=old)
     assert world.ledger.drain() == 1
     assert row(world).state == "failed"
+
+
+def test_a_message_that_was_stored_long_ago_is_tried_as_long(world: World) -> None:
+    """It waited for its time, or for a relay."""
+    transport(world, TransportError("down", maybe_sent=False))
+    enqueue(world)
+    old = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=30)
+    change(world, created_at=old)
+    assert world.ledger.drain() == 1
+    assert row(world).state == "queued"
+    assert datetime.now(UTC).replace(tzinfo=None) - row(world).tried_at < timedelta(
+        minutes=1
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,8 +242,8 @@ def test_a_lease_that_holds_is_left_alone(world: World, state: str) -> None:
     assert row(world).state == state
 
 
-def test_a_result_that_comes_after_the_lease_keeps_the_ids_only(world: World) -> None:
-    """Somebody else has taken over; what Postal said of the recipients is kept."""
+def test_a_result_that_comes_after_the_lease_settles_the_doubt(world: World) -> None:
+    """Somebody else has found the message; what Postal said of it is kept."""
 
     class Slow(Recorder):
         def call(self, endpoint: str, body: Body) -> Any:
@@ -291,7 +253,7 @@ def test_a_result_that_comes_after_the_lease_keeps_the_ids_only(world: World) ->
     world.postal._of(world.app).pipeline.transport = Slow()
     record = enqueue(world)
     world.ledger.drain()
-    assert row(world).state == "doubtful"
+    assert row(world).state == "accepted"
     world.session.expire_all()
     assert [r.postal_id for r in record.recipients] == [1]
 
@@ -337,6 +299,10 @@ def test_suppressed_messages_are_accepted_and_not_sent(database_url: str) -> Non
         assert row(world).state == "accepted"
         assert calls.calls == []
         assert [sent.subject for sent in outbox] == ["Hi"]
+        # Made-up ids would be taken for Postal's.
+        table = world.ledger.models.table("recipient")
+        with world.db.engine.connect() as connection:
+            assert connection.scalars(sa.select(table.c.postal_id)).all() == [None]
         world.session.remove()
         world.db.engine.dispose()
 
@@ -362,6 +328,12 @@ def test_in_memory_nothing_is_sent_while_the_caller_has_a_transaction_open() -> 
 # ---- settings
 
 
+def test_a_lease_must_be_longer_than_a_call() -> None:
+    with pytest.raises(ConfigurationError, match="may take 35; set POSTAL_LEASE"):
+        World("sqlite://", POSTAL_LEASE=35)
+    World("sqlite://", POSTAL_LEASE=6, POSTAL_TIMEOUT="2.5")
+
+
 def test_the_settings_are_read_strictly() -> None:
     read = LedgerSettings.from_config
     assert read({}) == LedgerSettings()
@@ -384,3 +356,93 @@ def test_a_bad_setting_is_named(key: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=key) as caught:
         LedgerSettings.from_config({key: value})
     assert caught.value.key == key
+
+
+# ---- a process that was stopped
+
+
+@pytest.mark.parametrize("size", [10, 300_000], ids=["one piece", "many pieces"])
+def test_a_process_that_sleeps_over_its_lease_sends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """It is stopped in the middle of the body, and another one has judged by then."""
+
+    later = datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)
+
+    class Stopped(Recorder):
+        pieces = 0
+
+        def call(self, endpoint: str, body: Body) -> Any:
+            for _ in body.pieces():
+                self.pieces += 1
+                monkeypatch.setattr("flask_postal.ledger.lease.now", lambda: later)
+            return super().call(endpoint, body)
+
+    stopped = Stopped()
+    world.postal._of(world.app).pipeline.transport = stopped
+    enqueue(world, body="x" * size + "\n")
+    assert world.ledger.drain() == 1
+    assert stopped.pieces == 1
+    assert stopped.calls == []
+    found = row(world)
+    assert (found.state, "the lease ran out" in found.error) == ("queued", True)
+
+
+def test_a_lease_that_ran_out_before_the_body_sends_nothing(world: World) -> None:
+    body = LeasedBody(Body(b"x"), past())
+    assert body.length == 1
+    with pytest.raises(LeaseExpiredError):
+        list(body.pieces())
+
+
+# ---- the database fails while a result is written
+
+
+def test_a_result_is_written_when_the_database_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would be lost, and the message in doubt."""
+    calls = transport(world)
+    enqueue(world)
+    ledger = world.ledger.of(world.app)
+    begin, failures = ledger.database.begin, [1, 1]
+
+    @contextmanager
+    def failing() -> Iterator[sa.Connection]:
+        with begin() as connection:
+            yield connection
+            if calls.calls and failures:
+                failures.pop()
+                raise sa.exc.OperationalError("COMMIT", {}, Exception("gone away"))
+
+    monkeypatch.setattr(ledger.database, "begin", failing)
+    assert world.ledger.drain() == 1
+    assert row(world).state == "accepted"
+    assert failures == []
+    assert len(calls.calls) == 1
+
+
+def test_messages_that_were_claimed_and_not_begun_are_given_back(world: World) -> None:
+    calls = transport(world)
+    for number in range(5):
+        enqueue(world, subject=str(number))
+    assert world.ledger.drain(lambda: len(calls.calls) >= 2) == 2
+    table = world.ledger.models.table("mail")
+    with world.db.engine.connect() as connection:
+        rows = connection.execute(
+            sa.select(table.c.state, table.c.attempts).order_by(table.c.id)
+        ).all()
+    assert [tuple(one) for one in rows] == [("accepted", 1)] * 2 + [("queued", 0)] * 3
+    assert world.ledger.drain() == 3
+
+
+def test_one_error_is_logged_for_all_messages_that_wait_for_the_same_cure(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = APIError("key", code="InvalidServerAPIKey", http_status=200)
+    transport(world, error, error, error)
+    for number in range(3):
+        enqueue(world, subject=str(number))
+    assert world.ledger.drain() == 3
+    errors = [r for r in caplog.records if r.name == "flask_postal.ledger"]
+    assert [r.levelname for r in errors] == ["ERROR"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from flask_postal import (
-    EventType,
     TrackingEvent,
     TransportError,
     message_sent,
@@ -19,10 +18,7 @@ from flask_postal import (
 from flask_postal.ledger.evidence import Evidence
 from flask_postal.testing import WebhookClient, sandboxed
 
-from .test_deliver import enqueue, row, transport
-from .test_enqueue import World
-
-NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+from .world import NOW, World, enqueue, event, row, transport
 
 
 @pytest.fixture
@@ -36,15 +32,11 @@ def world(database_url: str) -> Iterator[World]:
         made.db.engine.dispose()
 
 
-def event(kind: str, *, at: int = 0, **about: Any) -> TrackingEvent:
-    return TrackingEvent(
-        event_type=EventType(kind), timestamp=NOW + timedelta(seconds=at), **about
-    )
-
-
 def note(world: World, *events: TrackingEvent) -> list[Any]:
-    evidence = Evidence(world.db.engine, world.ledger.models)
-    return [evidence.note(one, "postal") for one in events]
+    """Note events; returns the metadata of their messages."""
+    ledger = world.ledger.of(world.app)
+    noted = [ledger.note("postal", one) for one in events]
+    return [None if one is None else one.meta for one in noted]
 
 
 def doubtful(world: World, **changes: Any) -> Any:

@@ -119,6 +119,7 @@ flask_migrate.Migrate(app, db)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ledger", ["default", "own"])
 def test_migrations_see_the_tables_and_a_second_one_is_empty(
     database_url: str, tmp_path: Path, ledger: str
@@ -132,6 +133,7 @@ def test_migrations_see_the_tables_and_a_second_one_is_empty(
     assert len(list(tmp_path.glob("migrations/versions/*.py"))) == 1
 
 
+@pytest.mark.slow
 def test_an_apps_own_tables_stay_when_the_ledger_is_added(
     database_url: str, tmp_path: Path
 ) -> None:

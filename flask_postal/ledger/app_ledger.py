@@ -1,0 +1,277 @@
+"""The ledger of one app: everything that works on its rows, joined.
+
+:class:`.Ledger` is one object for all apps; it keeps one of these for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+
+from ..errors import ConfigurationError, TransportError
+from ..sending.message import Message
+from ..sending.pipeline import SendPipeline
+from ..sending.result import Recipients, RecipientStatus, SendResult
+from ..signals import message_sent, send_failed
+from ..webhooks.dispatch import Event
+from ..webhooks.events import TrackingEvent
+from .claims import Claims
+from .columns import now
+from .content import load, owner_of_mail
+from .database import Database
+from .deliver import Deliverer
+from .doubts import Doubts
+from .evidence import Evidence, Noted
+from .known import Known, note_seen
+from .mapping import LedgerModels
+from .restore import restore_message
+from .scan import Scan
+from .settings import LedgerSettings
+from .turn import Turn
+
+__all__ = ["AppLedger"]
+
+#: Messages that a worker claims at a time. More would save little, and would wait for
+#: it while other workers have nothing to do.
+BATCH = 20
+#: Messages that are sent before doubtful ones are looked for.
+MOST_BEFORE_SETTLING = 100
+#: Seconds between two notes of foreign mail.
+_SEEN_EVERY = timedelta(seconds=10)
+_UNFINISHED = ("queued", "claimed", "sending", "doubtful")
+
+
+class AppLedger:
+    """Delivers and settles the messages of one app.
+
+    Its methods need no app context, and can be called from any thread.
+
+    :param app: The app.
+    :param bind: Returns the engine of the tables, or a connection.
+    :raises ConfigurationError: for a setting that can't be used.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        bind: Callable[[], sa.Engine | sa.Connection],
+        models: LedgerModels,
+    ) -> None:
+        self.app = app
+        self.settings: LedgerSettings = LedgerSettings.from_config(app.config)
+        self.database: Database = Database(bind)
+        self._models = models
+        self._mails = models.table("mail")
+        self._claims = Claims(self.database, models, self.settings)
+        self._evidence = Evidence(self.database, models)
+        self._pipelines: dict[str, Callable[[], SendPipeline]] = {}
+        self._deliverers: dict[str, Deliverer] = {}
+        self._scans: dict[str, Scan] = {}
+        self._seen_at: dict[str, datetime] = {}
+
+    def add(self, server: str, pipeline: Callable[[], SendPipeline]) -> None:
+        """Add a Postal of the app.
+
+        :param server: Its extension key.
+        :param pipeline: Returns its pipeline, which test helpers may exchange.
+        """
+        self._pipelines[server] = pipeline
+        self._deliverers[server] = Deliverer(
+            self.app,
+            server,
+            self.database,
+            self._models,
+            self._claims,
+            pipeline,
+            self.settings,
+        )
+        doubts = Doubts(
+            server,
+            self.database,
+            self._models,
+            self.settings,
+            accepted=self._announce_accepted,
+            failed=self._announce_failed,
+        )
+        self._scans[server] = Scan(doubts, partial(self._turn, f"scan:{server}"))
+
+    def _turn(self, job: str) -> Turn:
+        content = self._models.table("content")
+        return Turn(self.database, content, job, self.settings.lease)
+
+    # ---- delivering
+
+    def deliver(self, mail_id: int) -> str | None:
+        """Deliver a message; see :meth:`.Ledger.deliver`."""
+        query = sa.select(self._mails.c.server).where(self._mails.c.id == mail_id)
+        rows = self.database.rows(query)
+        if not rows:
+            return None
+        server: str = rows[0].server
+        if server not in self._deliverers:
+            raise ConfigurationError(
+                f"a message was enqueued with the Postal {server!r}, which this app"
+                " does not have any more"
+            )
+        attempts = self._claims.claim_one(mail_id)
+        return self._deliverers[server].deliver(attempts).get(mail_id)
+
+    def send_due(
+        self, stopping: Callable[[], bool] = bool, *, most: int | None = None
+    ) -> int:
+        """Deliver messages that are due; return the number of attempts.
+
+        :param stopping: Asked before each message whether to leave the rest for later.
+        :param most: The number of messages at most; all that are due if not given.
+        """
+        done = 0
+        left = dict(self._deliverers)
+        while left:
+            # One batch of each Postal in turn: one that many messages wait for, or that
+            # does not answer, must not hold the others up.
+            for server in list(left):
+                if stopping() or (most is not None and done >= most):
+                    return done
+                limit = BATCH if most is None else min(BATCH, most - done)
+                attempts = self._claims.claim(server, limit)
+                if attempts:
+                    done += len(left[server].deliver(attempts, stopping))
+                else:
+                    del left[server]
+        return done
+
+    def release_expired(self) -> int:
+        """Free messages whose lease has run out."""
+        return self._claims.release_expired()
+
+    def settle(
+        self,
+        stopping: Callable[[], bool] = bool,
+        yielding: Callable[[], bool] = bool,
+    ) -> int:
+        """Look in Postal for doubtful messages that are due; return how many settled.
+
+        Nothing is looked up while sending is suppressed.
+
+        :param stopping: Asked before each call whether to go on another time.
+        :param yielding: Asked, after some calls, whether there is something else to do.
+        """
+        settled = 0
+        for server, scan in self._scans.items():
+            pipeline = self._pipelines[server]()
+            if not stopping() and not pipeline.is_suppressed(self.app):
+                settled += scan.run(pipeline.transport, stopping, yielding)
+        return settled
+
+    def drain(
+        self,
+        stopping: Callable[[], bool] = bool,
+        yielding: Callable[[], bool] = bool,
+    ) -> int:
+        """Do all that is due; see :meth:`.Ledger.drain` and :meth:`settle`."""
+        done = 0
+        while not stopping():
+            # Doubtful messages don't wait until the last of a long queue is sent.
+            self.release_expired()
+            sent = self.send_due(stopping, most=MOST_BEFORE_SETTLING)
+            done += sent
+            if not self.settle(stopping, yielding) and not sent:
+                break
+        return done
+
+    def due(self, limit: int) -> list[int]:
+        """Return the ids of queued messages that are due, the oldest first."""
+        mails = self._mails
+        query = (
+            sa.select(mails.c.id)
+            .where(mails.c.state == "queued", mails.c.due_at <= now())
+            .where(mails.c.server.in_(self._pipelines))
+            .order_by(mails.c.due_at)
+            .limit(limit)
+        )
+        return [row.id for row in self.database.rows(query)]
+
+    def next_due(self) -> datetime | None:
+        """Return when there is something to do next; ``None`` if all is finished."""
+        mails = self._mails
+        times = []
+        for state in _UNFINISHED:
+            query = (
+                sa.select(mails.c.due_at)
+                .where(mails.c.state == state, mails.c.due_at.is_not(None))
+                .where(mails.c.server.in_(self._pipelines))
+                .order_by(mails.c.due_at)
+                .limit(1)
+            )
+            times += [row.due_at for row in self.database.rows(query)]
+        return min(times, default=None)
+
+    # ---- events
+
+    def note(self, server: str, event: Event) -> Noted | None:
+        """Note what an event tells; ``None`` if it is about none of our messages."""
+        noted = None
+        if isinstance(event, TrackingEvent):
+            noted = self._evidence.note(event, server)
+        if noted is None:
+            self._note_foreign(server, event)
+        elif noted.settled:
+            self._announce_accepted(noted.mail_id)
+        return noted
+
+    def _note_foreign(self, server: str, event: Event) -> None:
+        """Note the id of mail that is none of ours: Postal has one counter for all."""
+        number, token = getattr(event, "id", None), getattr(event, "token", None)
+        if number is None or token is None:
+            return
+        at, seen_at = now(), self._seen_at.get(server)
+        if seen_at is None or at - seen_at >= _SEEN_EVERY:
+            self._seen_at[server] = at
+            seen = Known(number, token)
+            self.database.run(
+                lambda connection: note_seen(connection, self._models, server, seen)
+            )
+
+    # ---- receivers
+
+    def _announce_accepted(self, mail_id: int) -> None:
+        """Tell receivers of a message that evidence has shown to be accepted."""
+        if message_sent.receivers:
+            mail, rows, message = self._restored(mail_id)
+            statuses = {
+                row.address: RecipientStatus(row.address, row.postal_id, row.token)
+                for row in rows
+            }
+            result = SendResult(mail.message_id, Recipients(statuses), "send/raw")
+            self._deliverers[mail.server].report(message, result)
+
+    def _announce_failed(self, mail_id: int) -> None:
+        """Tell receivers of a message that was tried again and again."""
+        if send_failed.receivers:
+            mail, _, message = self._restored(mail_id)
+            error = TransportError(str(mail.error), maybe_sent=False)
+            self._deliverers[mail.server].report(message, error)
+
+    def _restored(self, mail_id: int) -> tuple[Any, list[Any], Message]:
+        """Read a message with the rows of its recipients."""
+        mails, recipients = self._mails, self._models.table("recipient")
+        content = self._models.table("content")
+
+        def read(connection: sa.Connection) -> tuple[Any, list[Any], bytes | None]:
+            mail = connection.execute(sa.select(mails).where(mails.c.id == mail_id))
+            rows = connection.execute(
+                sa.select(recipients)
+                .where(recipients.c.mail_id == mail_id)
+                .order_by(recipients.c.id)
+            )
+            mime = load(connection, content, owner_of_mail(mail_id))
+            return mail.one(), list(rows), mime
+
+        mail, rows, mime = self.database.run(read)
+        to = [row.address for row in rows]
+        return mail, rows, restore_message(mail, to, mime or b"")

@@ -1,0 +1,54 @@
+"""Reads a stored mail back into a message, for the receivers of signals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..sending.attachment import Attachment
+from ..sending.message import Message
+from ..webhooks.mail.base64_mail import Base64Mail
+from ..webhooks.mail.message import InboundMessage
+from ..webhooks.mail.raw import RawMail
+
+__all__ = ["restore_message"]
+
+
+def restore_message(mail: Any, recipients: list[str], mime: bytes) -> Message:
+    """Return the message that a row and its MIME were made from.
+
+    :param mail: The row, or the record.
+    :param recipients: The envelope recipients of the attempt. Those that the mail does
+        not name are in ``bcc``.
+    """
+    read = InboundMessage(RawMail(Base64Mail(raw=mime)))
+    named = {a.addr_spec.lower() for a in [*read.to, *read.cc]}
+    tag = read.header("X-Postal-Tag")
+    attachments = [
+        Attachment(part.filename or "attachment", part.content_type, part.content)
+        for part in read.attachments
+    ] + [
+        Attachment(
+            part.filename, part.content_type, part.content, "inline", content_id=cid
+        )
+        for cid, part in read.inlines.items()
+    ]
+    return Message(
+        read.subject,
+        [str(address) for address in read.to],
+        _text(read.text),
+        _text(read.html),
+        sender=str(read.from_email or mail.sender),
+        cc=[str(address) for address in read.cc],
+        bcc=[to for to in recipients if to.lower() not in named],
+        attachments=attachments,
+        reply_to=[str(address) for address in read.reply_to],
+        date=read.date,
+        message_id=mail.message_id,
+        tags=None if tag is None else [tag],
+        metadata=mail.meta,
+    )
+
+
+def _text(text: str | None) -> str | None:
+    """Undo the line ends of a mail."""
+    return None if text is None else text.replace("\r\n", "\n")
