@@ -37,6 +37,12 @@ class Doubt:
     anchor: Known | None = None
     missing: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def began_at(self) -> datetime:
+        """When the attempt began, as it is stored."""
+        began: datetime = self.mail.began_at or self.mail.created_at
+        return began
+
 
 class Doubts:
     """The doubtful messages of one Postal.
@@ -191,6 +197,5 @@ class Doubts:
 
     def counts_from(self, doubt: Doubt) -> datetime:
         """Return from when on "not found" counts."""
-        mail = doubt.mail
-        ended: datetime = mail.ended_at or mail.began_at or mail.created_at
+        ended: datetime = doubt.mail.ended_at or doubt.began_at
         return ended + timedelta(seconds=self.settings.settle)

@@ -171,8 +171,7 @@ class _Look:
                 if found.timestamp is not None and stored(found.timestamp) < before:
                     return self._anchored(doubt, Known(found.id, found.token))
             place, step = place - step, step * 2
-        began: datetime = doubt.mail.began_at or doubt.mail.created_at
-        if top.id <= MOST and now() - began < KEPT:
+        if top.id <= MOST and now() - doubt.began_at < KEPT:
             # A new mail server: the attempt's mails are among its first.
             return self._anchored(doubt, Known(top.id, top.token, start=0))
         self._doubts.wait(
@@ -185,7 +184,7 @@ class _Look:
 
     def _began_by_postals_clock(self, doubt: Doubt, top: Known) -> datetime:
         """Return a time before which nothing of the attempt can have been stored."""
-        began: datetime = doubt.mail.began_at or doubt.mail.created_at
+        began = doubt.began_at
         sent_at, found = self._doubts.sent_at(top), self._look_up(top.id)
         if sent_at is None or found is None or found.timestamp is None:
             return began - CLOCKS
@@ -205,11 +204,8 @@ class _Look:
 
     def _is_there(self, known: Known, doubt: Doubt) -> bool:
         """Tell whether Postal still is what it was."""
-        if known.start is not None:
-            # What has been deleted since may be what is looked for.
-            began: datetime = doubt.mail.began_at or doubt.mail.created_at
-            if now() - began >= KEPT:
-                return False
+        if known.start is not None and now() - doubt.began_at >= KEPT:
+            return False  # what has been deleted since may be what is looked for
         found = self._look_up(known.id)
         return found is not None and found.token == known.token
 
@@ -217,7 +213,7 @@ class _Look:
 
     def _upwards(self, doubts: list[Doubt]) -> int:
         lowest = min(doubt.anchor.after for doubt in doubts if doubt.anchor is not None)
-        since = min(doubt.mail.began_at or doubt.mail.created_at for doubt in doubts)
+        since = min(doubt.began_at for doubt in doubts)
         place = self._resume(doubts, lowest)
         by_message = {doubt.mail.message_id: doubt for doubt in doubts}
         highest = self._highest(lowest)
