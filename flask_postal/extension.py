@@ -66,9 +66,9 @@ class _AppState:
                         self.settings,
                         scope=self._postal.key,
                         postal=self._postal,
-                        enrich=None
+                        handler=None
                         if ledger is None
-                        else partial(ledger.enrich, self._postal.key),
+                        else partial(ledger.receive, self._postal),
                     )
         return self._webhooks
 
@@ -136,7 +136,9 @@ class Postal:
         app.extensions[self.key] = self
         if self.ledger is not None:
             longest_call = sum(state.settings.timeout)
-            self.ledger.register(app, self.key, self._pipeline_of, longest_call)
+            self.ledger.register(
+                app, self, self._pipeline_of, self._settings_of, longest_call
+            )
         self._states[app] = state
 
     def _configured(self, app: Flask) -> _AppState:
@@ -314,6 +316,9 @@ class Postal:
 
     def _pipeline_of(self, app: Flask) -> SendPipeline:
         return self._of(app).pipeline
+
+    def _settings_of(self, app: Flask) -> Settings:
+        return self._of(app).settings
 
     def _with_ledger(self) -> Ledger:
         if self.ledger is None:

@@ -75,6 +75,12 @@ class Settings:
         return is_loopback(self.api_url or "")
 
     @property
+    def secrets(self) -> list[str]:
+        """The API key and the passwords, which must stand in no stored text."""
+        passwords = [pair.partition(":")[2] for pair in self.webhook_secrets]
+        return [secret for secret in [self.api_key, *passwords] if secret]
+
+    @property
     def uses_sandbox(self) -> bool:
         """Whether the API key belongs to a :class:`.Sandbox`."""
         return (self.api_key or "").startswith(SANDBOX_KEY)
@@ -160,7 +166,7 @@ def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
     known[known.index("WEBHOOK_SECRETS")] = "WEBHOOK_SECRET"
     # The first is read when a message is sent, the others by the ledger.
     known += ["SUPPRESS_SEND", "LEASE", "BACKOFF", "GIVE_UP", "SETTLE", "RELAY"]
-    known += ["DISPATCH", "KEEP_CONTENT", "KEEP_ROWS"]
+    known += ["DISPATCH", "EVENTS", "KEEP_CONTENT", "KEEP_ROWS"]
     endings = tuple(f"_{name}" for name in known)
     for key in config:
         if not str(key).startswith(prefix):

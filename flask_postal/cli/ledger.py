@@ -16,6 +16,8 @@ from .group import explained, find_postal, logged, name_option, postal_cli
 
 __all__ = [
     "cancel_command",
+    "find_ledger",
+    "ledger_explained",
     "mails_command",
     "purge_command",
     "relay_command",
@@ -52,7 +54,7 @@ def relay_command(name: str | None, threads: int, rate: float | None) -> None:
     from ..ledger.relay import Relay
 
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    ledger = _ledger(find_postal(name)).of(app)
+    ledger = find_ledger(find_postal(name)).of(app)
     relay = Relay(ledger, threads=threads, rate=rate)
 
     def stop(number: int, frame: Any) -> None:
@@ -77,7 +79,7 @@ def mails_command(
     name: str | None, state: str | None, recipient: str | None, limit: int
 ) -> None:
     """List messages of the ledger, the newest first."""
-    ledger = _ledger(find_postal(name))
+    ledger = find_ledger(find_postal(name))
     with ledger_explained():
         records = ledger.find(state=state, recipient=recipient, limit=limit)
     for record in records:
@@ -113,7 +115,7 @@ def retry_command(
     yes: bool,  # noqa: FBT001 - click passes it by its name
 ) -> None:
     """Queue a failed or doubtful message again."""
-    ledger = _ledger(find_postal(name))
+    ledger = find_ledger(find_postal(name))
     with ledger_explained():
         record = ledger.get(mail_id)
         if record.state == "doubtful" and not yes:
@@ -137,7 +139,7 @@ def cancel_command(
     yes: bool,  # noqa: FBT001
 ) -> None:
     """Cancel a queued message, or give a doubtful one up."""
-    ledger = _ledger(find_postal(name))
+    ledger = find_ledger(find_postal(name))
     with ledger_explained():
         record = ledger.get(mail_id)
         question = f"Never send message {mail_id}?"
@@ -162,7 +164,7 @@ def purge_command(name: str | None) -> None:
     The content of accepted messages after POSTAL_KEEP_CONTENT days (7), and finished
     messages after POSTAL_KEEP_ROWS days (90). Run it every night.
     """
-    ledger = _ledger(find_postal(name))
+    ledger = find_ledger(find_postal(name))
     with ledger_explained():
         purged = ledger.purge()
     click.echo(
@@ -185,7 +187,8 @@ def ledger_explained() -> Iterator[None]:
         ) from None
 
 
-def _ledger(postal: PostalInterface) -> Any:
+def find_ledger(postal: PostalInterface) -> Any:
+    """Return the ledger of a Postal."""
     if postal.ledger is None:
         raise click.ClickException(
             "this app has no ledger; write Postal(ledger=Ledger(db))"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -18,17 +18,21 @@ from ..sending.message import Message
 from ..sending.pipeline import SendPipeline
 from ..sending.result import Recipients, RecipientStatus, SendResult
 from ..signals import message_sent, send_failed
-from ..webhooks.dispatch import Event
+from ..webhooks.dispatch import Dispatched, Event
 from ..webhooks.events import TrackingEvent
+from ..webhooks.verify import VerifiedRequest
 from .claims import Claims
 from .columns import now
 from .content import load, owner_of_mail
 from .database import Database
 from .deliver import Deliverer
 from .doubts import Doubts
+from .event_store import EventStore
 from .evidence import Evidence, Noted
 from .known import Known, note_seen
 from .mapping import LedgerModels
+from .process import Processor, Source
+from .receipts import Receipts
 from .restore import restore_message
 from .scan import Scan
 from .settings import LedgerSettings
@@ -47,12 +51,15 @@ _UNFINISHED = ("queued", "claimed", "sending", "doubtful")
 
 
 class AppLedger:
-    """Delivers and settles the messages of one app.
+    """Delivers and settles the messages of one app, and handles its events.
 
     Its methods need no app context, and can be called from any thread.
 
     :param app: The app.
     :param bind: Returns the engine of the tables, or a connection.
+    :param receipts: Those of the ledger.
+    :ivar wake: Called with ``"mail"`` or ``"event"`` and ids that somebody has to see
+        to. :class:`.Ledger` sets it.
     :raises ConfigurationError: for a setting that can't be used.
     """
 
@@ -61,24 +68,41 @@ class AppLedger:
         app: Flask,
         bind: Callable[[], sa.Engine | sa.Connection],
         models: LedgerModels,
+        receipts: Receipts,
     ) -> None:
         self.app = app
+        self.wake: Callable[[str, Sequence[int]], object] = lambda kind, ids: None
         self.settings: LedgerSettings = LedgerSettings.from_config(app.config)
         self.database: Database = Database(bind)
         self._models = models
         self._mails = models.table("mail")
         self._claims = Claims(self.database, models, self.settings)
-        self._evidence = Evidence(self.database, models)
+        self._evidence = Evidence(models)
+        self._events = Processor(
+            app,
+            EventStore(self.database, models, self.settings),
+            receipts,
+            later=self.settings.events == "later",
+            wake=lambda ids: self.wake("event", ids),
+        )
         self._pipelines: dict[str, Callable[[], SendPipeline]] = {}
         self._deliverers: dict[str, Deliverer] = {}
         self._scans: dict[str, Scan] = {}
         self._seen_at: dict[str, datetime] = {}
 
-    def add(self, server: str, pipeline: Callable[[], SendPipeline]) -> None:
+    def add(
+        self,
+        server: str,
+        pipeline: Callable[[], SendPipeline],
+        postal: object,
+        secrets: Callable[[], Sequence[str]],
+    ) -> None:
         """Add a Postal of the app.
 
         :param server: Its extension key.
         :param pipeline: Returns its pipeline, which test helpers may exchange.
+        :param postal: The extension, which is passed to receivers.
+        :param secrets: Returns keys and passwords that must not be stored.
         """
         self._pipelines[server] = pipeline
         self._deliverers[server] = Deliverer(
@@ -99,6 +123,15 @@ class AppLedger:
             failed=self._announce_failed,
         )
         self._scans[server] = Scan(doubts, partial(self._turn, f"scan:{server}"))
+        self._events.add(
+            server,
+            Source(
+                postal,
+                secrets,
+                note=partial(self.note, server=server),
+                noted=self.noted,
+            ),
+        )
 
     def _turn(self, job: str) -> Turn:
         content = self._models.table("content")
@@ -146,8 +179,8 @@ class AppLedger:
         return done
 
     def release_expired(self) -> int:
-        """Free messages whose lease has run out."""
-        return self._claims.release_expired()
+        """Free messages and events whose lease has run out."""
+        return self._claims.release_expired() + self._events.store.release_expired()
 
     def settle(
         self,
@@ -179,13 +212,23 @@ class AppLedger:
             # Doubtful messages don't wait until the last of a long queue is sent.
             self.release_expired()
             sent = self.send_due(stopping, most=MOST_BEFORE_SETTLING)
-            done += sent
-            if not self.settle(stopping, yielding) and not sent:
+            handled = self.process_due(stopping, most=MOST_BEFORE_SETTLING)
+            done += sent + handled
+            if not self.settle(stopping, yielding) and not sent and not handled:
                 break
         return done
 
-    def due(self, limit: int) -> list[int]:
-        """Return the ids of queued messages that are due, the oldest first."""
+    def due(self, limit: int) -> list[tuple[str, int]]:
+        """Return kinds and ids of what is due: events first, the oldest first."""
+        events = [("event", number) for number in self._events.due(limit)]
+        mails = self._due_mails(limit - len(events)) if len(events) < limit else []
+        return [*events, *(("mail", number) for number in mails)]
+
+    def any_mail_due(self) -> bool:
+        """Tell whether a message is due."""
+        return bool(self._due_mails(1))
+
+    def _due_mails(self, limit: int) -> list[int]:
         mails = self._mails
         query = (
             sa.select(mails.c.id)
@@ -209,22 +252,53 @@ class AppLedger:
                 .limit(1)
             )
             times += [row.due_at for row in self.database.rows(query)]
-        return min(times, default=None)
+        event_due = self._events.store.next_due(self._pipelines)
+        return min([*times, *([event_due] if event_due else [])], default=None)
 
     # ---- events
 
-    def note(self, server: str, event: Event) -> Noted | None:
-        """Note what an event tells; ``None`` if it is about none of our messages."""
+    def receive(
+        self, server: str, request: VerifiedRequest, event: Event
+    ) -> Dispatched:
+        """Store a request of a Postal, and call the receivers of its event."""
+        return self._events.receive(server, request, event)
+
+    def process(self, event_id: int) -> str | None:
+        """Call the receivers of an event; see :meth:`.Ledger.process`."""
+        return self._events.process(event_id)
+
+    def process_due(
+        self, stopping: Callable[[], bool] = bool, *, most: int | None = None
+    ) -> int:
+        """Process events that are due; return the number of attempts.
+
+        :param stopping: Asked before each event whether to leave the rest for later.
+        :param most: The number of events at most; all that are due if not given.
+        """
+        return self._events.process_due(stopping, most=most)
+
+    def note(
+        self, connection: sa.Connection, event: Event, *, server: str
+    ) -> Noted | None:
+        """Note what an event tells, in a transaction of the caller's.
+
+        :returns: ``None`` if it is about none of our messages.
+        """
         noted = None
         if isinstance(event, TrackingEvent):
-            noted = self._evidence.note(event, server)
+            noted = self._evidence.note(connection, event, server)
         if noted is None:
-            self._note_foreign(server, event)
-        elif noted.settled:
-            self._announce_accepted(noted.mail_id)
+            self._note_foreign(connection, server, event)
         return noted
 
-    def _note_foreign(self, server: str, event: Event) -> None:
+    def noted(self, noted: Noted | None) -> None:
+        """Tell receivers of what an event has settled, after the commit."""
+        if noted is not None and noted.settled:
+            self._announce_accepted(noted.mail_id)
+
+    def _note_foreign(
+        self, connection: sa.Connection, server: str, event: Event
+    ) -> None:
         """Note the id of mail that is none of ours: Postal has one counter for all."""
         number, token = getattr(event, "id", None), getattr(event, "token", None)
         if number is None or token is None:
@@ -232,10 +306,7 @@ class AppLedger:
         at, seen_at = now(), self._seen_at.get(server)
         if seen_at is None or at - seen_at >= _SEEN_EVERY:
             self._seen_at[server] = at
-            seen = Known(number, token)
-            self.database.run(
-                lambda connection: note_seen(connection, self._models, server, seen)
-            )
+            note_seen(connection, self._models, server, Known(number, token))
 
     # ---- receivers
 

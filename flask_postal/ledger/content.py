@@ -13,6 +13,7 @@ __all__ = [
     "load",
     "load_mails",
     "mail_of_owner",
+    "owner_of_event",
     "owner_of_mail",
     "pieces",
     "save",
@@ -26,6 +27,11 @@ PIECE = 1024 * 1024
 def owner_of_mail(mail_id: int) -> str:
     """Return the owner of a message's content."""
     return f"mail:{mail_id}"
+
+
+def owner_of_event(event_id: int) -> str:
+    """Return the owner of an event's body."""
+    return f"event:{event_id}"
 
 
 def mail_of_owner(owner: str) -> int | None:

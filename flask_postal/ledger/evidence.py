@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from ..vocabulary import EventType
 from ..webhooks.events import TrackingEvent
 from .columns import now, stored
-from .database import Database
 from .mapping import LedgerModels
 
 __all__ = ["Evidence", "Noted", "find_recipient", "same_mailbox", "settle"]
@@ -42,38 +41,40 @@ class Noted:
     """
 
     mail_id: int
+    recipient_id: int
     meta: dict[str, Any]
     settled: bool
 
 
 class Evidence:
-    """Writes what events tell into the tables, in transactions of its own."""
+    """Writes what events tell into the tables."""
 
-    def __init__(self, database: Database, models: LedgerModels) -> None:
-        self._database = database
+    def __init__(self, models: LedgerModels) -> None:
         self._models = models
         self._mails = models.table("mail")
         self._recipients = models.table("recipient")
 
-    def note(self, event: TrackingEvent, server: str) -> Noted | None:
-        """Note an event.
+    def note(
+        self, connection: sa.Connection, event: TrackingEvent, server: str
+    ) -> Noted | None:
+        """Note an event, in a transaction of the caller's.
 
         :param server: The extension key of the Postal that it came from.
         :returns: What is known of its message; ``None`` if it is about none of ours.
         """
-
-        def work(connection: sa.Connection) -> Noted | None:
-            found = find_recipient(connection, self._models, event, server)
-            if found is None:
-                return None
-            self._update(connection, found, event)
-            settled = settle(connection, self._models, found.mail_id)
-            query = sa.select(self._mails.c.meta).where(
-                self._mails.c.id == found.mail_id
-            )
-            return Noted(found.mail_id, connection.execute(query).scalar_one(), settled)
-
-        return self._database.run(work)
+        found = find_recipient(connection, self._models, event, server)
+        if found is None:
+            return None
+        self._update(connection, found, event)
+        mails = self._mails
+        query = sa.select(mails.c.meta, mails.c.state).where(
+            mails.c.id == found.mail_id
+        )
+        mail = connection.execute(query).one()
+        settled = mail.state == "doubtful" and settle(
+            connection, self._models, found.mail_id
+        )
+        return Noted(found.mail_id, found.id, mail.meta, settled)
 
     def _update(self, connection: sa.Connection, found: Any, event: Any) -> None:
         recipients = self._recipients

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
-from flask import Flask, current_app, has_app_context, request_started
+from flask import Flask, current_app, request_started
 
 from ..errors import CancelSend, ConfigurationError
 from ..sending.message import Message
 from ..sending.pipeline import SendPipeline
-from ..webhooks.dispatch import Event
+from ..settings import Settings
+from ..webhooks.dispatch import Dispatched, Event
 from ..webhooks.events import TrackingEvent
+from ..webhooks.verify import VerifiedRequest
 from .app_ledger import AppLedger
+from .bind import Bind
 from .columns import now
 from .commits import after_commit
 from .enqueue import Draft, insert, savepoint, write_draft
 from .evidence import find_recipient
 from .mapping import LedgerModels, default_models, join
 from .purge import Purged, purge
-from .sqlite import mend_savepoints
-from .thread import DeliveryThread, why_not_here
+from .receipts import Receipts
+from .wake import Wake, wake_of
 
 __all__ = ["Ledger"]
 
@@ -37,28 +39,37 @@ _log = logging.getLogger("flask_postal.ledger")
 _EXTENSION = "flask_postal_ledgers"
 
 
+class PostalServer(Protocol):
+    """A :class:`.Postal`, as far as a ledger needs it."""
+
+    key: str
+
+
 class _AppState:
     """What the ledger keeps for one app.
 
-    :param committed: Called with the ids of messages that were committed.
+    :param wake: Called with ``"mail"`` or ``"event"`` and the ids of what was
+        committed, and somebody has to see to.
     """
 
-    def __init__(
-        self,
-        ledger: AppLedger,
-        committed: Callable[[Sequence[int]], object],
-        bind: _Bind,
-    ) -> None:
+    def __init__(self, ledger: AppLedger, wake: Wake, bind: Bind) -> None:
         self.ledger = ledger
-        self.committed = committed
+        self.wake = wake
+        #: Called with the ids of messages that were committed. It is one object, by
+        #: which a session collects them.
+        self.committed: Callable[[Sequence[int]], object] = partial(wake, "mail")
+        #: The same for events.
+        self.committed_events: Callable[[Sequence[int]], object] = partial(
+            wake, "event"
+        )
         self._bind = bind
         self._begun_in: int | None = None  # process
 
     def begin(self, app: Flask, **extra: Any) -> None:
         """Look for what an earlier process has left, with the first request.
 
-        Without it, a message that waits for a retry would wait until somebody enqueues
-        another one.
+        Without it, what waits for a retry would wait until there is something else to
+        do.
         """
         if self._begun_in == os.getpid():
             return
@@ -67,7 +78,7 @@ class _AppState:
             self._bind()
             self.committed([])
         except Exception:  # noqa: BLE001
-            _log.exception("delivering messages could not begin; the next commit tries")
+            _log.exception("the ledger could not begin to work; the next commit tries")
 
 
 class Ledger:
@@ -84,26 +95,30 @@ class Ledger:
         self.models: LedgerModels = models or default_models(db)
         join(self.models)
         self.models.mail.ledger_models = self.models
+        self.models.event.ledger_models = self.models
+        self._receipts = Receipts(db, self.models)
 
     def register(
         self,
         app: Flask,
-        server: str,
+        postal: PostalServer,
         pipeline_of: Callable[[Flask], SendPipeline],
+        settings_of: Callable[[Flask], Settings],
         longest_call: float,
     ) -> None:
         """Note a Postal of an app; :meth:`.Postal.init_app` calls this.
 
-        :param server: The extension key of the Postal.
+        :param postal: The extension.
         :param pipeline_of: Returns its pipeline, which test helpers may exchange.
+        :param settings_of: Returns its settings, which they exchange too.
         :param longest_call: Seconds that a call of its API may take.
         :raises ConfigurationError: for a setting that can't be used.
         """
         # The app keeps it, so that it ends with the app.
         states = app.extensions.setdefault(_EXTENSION, {})
         if self not in states:
-            bind = _Bind(self.db, app, self.models)
-            ledger = AppLedger(app, bind, self.models)
+            bind = Bind(self.db, app, self.models)
+            ledger = AppLedger(app, bind, self.models, self._receipts)
             if ledger.settings.lease <= longest_call:
                 raise ConfigurationError(
                     f"POSTAL_LEASE is {ledger.settings.lease:g} seconds, and a call of"
@@ -111,11 +126,16 @@ class Ledger:
                     " the sum of the time-outs in POSTAL_TIMEOUT",
                     key="POSTAL_LEASE",
                 )
-            committed = _what_follows(ledger, longest_call)
-            states[self] = made = _AppState(ledger, committed, bind)
+            ledger.wake = wake_of(ledger, longest_call)
+            states[self] = made = _AppState(ledger, ledger.wake, bind)
             request_started.connect(made.begin, app)
         state: _AppState = states[self]
-        state.ledger.add(server, partial(pipeline_of, app))
+        state.ledger.add(
+            postal.key,
+            partial(pipeline_of, app),
+            postal,
+            lambda: settings_of(app).secrets,
+        )
 
     def enqueue(
         self,
@@ -195,25 +215,37 @@ class Ledger:
         """
         return self._usable().deliver(mail_id)
 
+    def process(self, event_id: int) -> str | None:
+        """Call the receivers of a stored event of the current app, if it is due.
+
+        It waits for an earlier event about the same mail, unless that one has failed.
+
+        :returns: Its state then: ``done``, ``queued`` or ``dead``; ``None`` if it is
+            not due, or somebody else has it.
+        """
+        return self._usable().process(event_id)
+
     def sweep(self, limit: int = 1000) -> list[tuple[str, int]]:
         """Free what has a lease that ran out, and return what is due now.
 
         For a queue's scheduled job, which finds what the queue has lost. Only
         :meth:`drain` and the relay look for doubtful messages.
 
-        :returns: Pairs of ``"mail"`` and an id, for :meth:`deliver`.
+        :returns: Pairs of ``"mail"`` and an id, for :meth:`deliver`, and of ``"event"``
+            and an id, for :meth:`process`.
         """
         ledger = self._usable()
         ledger.release_expired()
-        return [("mail", number) for number in ledger.due(limit)]
+        return ledger.due(limit)
 
     def drain(self, stopping: Callable[[], bool] = bool) -> int:
-        """Do all that is due now, in the calling thread: deliver, and look for doubt.
+        """Do all that is due now, in the calling thread.
 
+        Messages are delivered, receivers called, and doubtful messages looked for.
         Nothing is written where nothing is due.
 
         :param stopping: Asked before each message whether to leave the rest for later.
-        :returns: The number of messages that an attempt was made for.
+        :returns: The number of messages and events that an attempt was made for.
         """
         return self._usable().drain(stopping)
 
@@ -259,15 +291,17 @@ class Ledger:
 
     # ---- events
 
-    def enrich(self, server: str, app: Flask, event: Event) -> Event:
-        """Note a tracking event, and return it with the metadata of its message.
+    def receive(
+        self, postal: PostalServer, app: Flask, request: VerifiedRequest, event: Event
+    ) -> Dispatched:
+        """Store a request and call the receivers of its event.
 
-        :param server: The extension key of the Postal that it came from.
+        It is the handler of :class:`.Webhooks`.
+
+        :param postal: The Postal that the request came from.
+        :returns: What Postal is answered with.
         """
-        noted = self._state(app).ledger.note(server, event)
-        if noted is None or not isinstance(event, TrackingEvent):
-            return event
-        return replace(event, metadata=noted.meta)
+        return self._state(app).ledger.receive(postal.key, request, event)
 
     def mail_of(self, server: str, event: TrackingEvent) -> Any:
         """Return the record of an event's message; see :meth:`.Postal.mail_of`."""
@@ -308,6 +342,33 @@ class Ledger:
             query = query.where(mail.id.in_(to))
         return list(self.db.session.scalars(query))
 
+    def get_event(self, event_id: int) -> Any:
+        """Return the record of an event in the current session.
+
+        :raises ValueError: if there is no such event.
+        """
+        record = self.db.session.get(self.models.event, event_id)
+        if record is None:
+            raise ValueError(f"there is no event {event_id}")
+        return record
+
+    def find_events(self, *, state: str | None = None, limit: int = 50) -> list[Any]:
+        """Return records of events, the newest first.
+
+        :param state: ``queued``, ``claimed``, ``done`` or ``dead``; by default those
+            that are not done.
+        """
+        event = self.models.event
+        query = sa.select(event).order_by(event.id.desc()).limit(limit)
+        wanted = ("queued", "claimed", "dead") if state is None else (state,)
+        return list(self.db.session.scalars(query.where(event.state.in_(wanted))))
+
+    def receivers_of(self, record: Any) -> list[str]:
+        """Return the names of the receivers that have handled an event."""
+        receipt = self.models.receipt
+        query = sa.select(receipt.receiver).where(receipt.event_id == record.id)
+        return sorted(self.db.session.scalars(query))
+
     def retry(self, record: Any) -> None:
         """Queue a failed or doubtful message again, in the caller's transaction.
 
@@ -315,11 +376,15 @@ class Ledger:
         have taken get it, perhaps for the second time. As with :meth:`.Postal.enqueue`,
         nothing is sent before the commit.
 
-        :raises ValueError: if the message is in another state.
+        The record may also be one of an event that is dead or waits for its next
+        attempt: receivers that have not handled it are called, after the commit.
+
+        :raises ValueError: if the message or event is in another state.
         """
-        self._move(
-            record, ("failed", "doubtful"), state="queued", due_at=now(), tried_at=None
-        )
+        before = ("failed", "doubtful")
+        if isinstance(record, self.models.event):
+            before = ("dead", "queued")
+        self._move(record, before, state="queued", due_at=now(), tried_at=None)
 
     def cancel(self, record: Any) -> None:
         """Cancel a queued or doubtful message, in the caller's transaction.
@@ -329,6 +394,8 @@ class Ledger:
 
         :raises ValueError: if the message is in another state.
         """
+        if isinstance(record, self.models.event):
+            raise ValueError("an event can't be cancelled")
         self._move(
             record,
             ("queued", "doubtful"),
@@ -348,75 +415,30 @@ class Ledger:
         return purge(ledger.database, self.models, ledger.settings)
 
     def _move(self, record: Any, before: tuple[str, ...], **values: Any) -> None:
+        """Set the state of a message or an event, in the caller's transaction."""
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        mails, number = self.models.table("mail"), record.id
+        state, number = self._state(app), record.id
+        if isinstance(record, self.models.event):
+            kind, what, committed = "event", "event", state.committed_events
+        else:
+            kind, what, committed = "mail", "message", state.committed
+            values = {"waiting": None, "finished_at": None, **values}
+        table = self.models.table(kind)
         session = self.db.session()
         connection = session.connection(bind_arguments={"mapper": self.models.mail})
         moved = connection.execute(
-            sa.update(mails)
-            .where(mails.c.id == number, mails.c.state.in_(before))
-            .values(**{"waiting": None, "finished_at": None, **values})
+            sa.update(table)
+            .where(table.c.id == number, table.c.state.in_(before))
+            .values(**values)
         )
         if moved.rowcount != 1:
             raise ValueError(
-                f"message {number} is not {' or '.join(before)}, and stays as it is"
+                f"{what} {number} is not {' or '.join(before)}, and stays as it is"
             )
         if record in session:
             session.expire(record)
-        after_commit(session, self._state(app).committed, number)
+        after_commit(session, committed, number)
 
     def _cancelled(self) -> Any:
         """Return a record of a message that a receiver stopped; it is not stored."""
         return self.models.mail(state="cancelled", meta={}, options={})
-
-
-class _Bind:
-    """The engine of the ledger's tables for an app, whatever it is at the moment."""
-
-    def __init__(self, db: Any, app: Flask, models: LedgerModels) -> None:
-        self._db = db
-        self._app = app
-        self._key = models.table("mail").metadata.info.get("bind_key")
-        self._engines: Mapping[str | None, Any] | None = None
-
-    def __call__(self) -> sa.Engine | sa.Connection:
-        if self._engines is None:
-            # The end of an app context removes sessions, perhaps the caller's.
-            here = has_app_context() and current_app == self._app
-            with nullcontext() if here else self._app.app_context():
-                self._engines = self._db.engines
-            mend_savepoints(self._engines[self._key])
-        engine: sa.Engine | sa.Connection = self._engines[self._key]
-        return engine
-
-
-def _what_follows(
-    ledger: AppLedger, longest_call: float
-) -> Callable[[Sequence[int]], object]:
-    """Return what is called when messages have been committed."""
-    if ledger.settings.dispatch is not None:
-        return partial(_dispatch, ledger.settings.dispatch)
-    if ledger.settings.relay == "process":
-        return list
-    thread = DeliveryThread(ledger, longest_call)
-
-    def wake(ids: Sequence[int]) -> None:
-        # TESTING may have been set since, and the engine may have been exchanged.
-        if ledger.app.testing:
-            return
-        why = why_not_here(ledger.database.bind())
-        if why is None:
-            thread.wake()
-        elif ids:
-            _log.warning("messages wait for ledger.drain(): %s", why)
-
-    return wake
-
-
-def _dispatch(call: Callable[[str, int], object], ids: Sequence[int]) -> None:
-    for number in ids:
-        try:
-            call("mail", number)
-        except Exception:  # noqa: BLE001
-            # The other messages must not wait for it. The relay finds this one.
-            _log.exception("POSTAL_DISPATCH failed for message %d", number)

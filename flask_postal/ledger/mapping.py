@@ -35,8 +35,11 @@ _REFERENCES = {
 #: Sweeps look for what is due, events for a recipient, lists for an address.
 _INDEXES = {
     "mail": (("state", "due_at"),),
-    "recipient": (("mail_id",), ("server", "postal_id"), ("envelope",)),
-    "event": (("state", "due_at"), ("recipient_id",)),
+    "recipient": (
+        *(("mail_id",), ("server", "postal_id"), ("envelope",)),
+        ("poll_at",),
+    ),
+    "event": (("state", "due_at"), ("recipient_id",), ("token",), ("address",)),
     "receipt": (),
     "content": (),
 }

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, object_session
 
 from .columns import aware, binary, exact, now, number, text, time
-from .content import load, owner_of_mail
+from .content import load, owner_of_event, owner_of_mail
 
 __all__ = [
     "ContentMixin",
@@ -136,6 +136,7 @@ class RecipientMixin(_Numbered):
     :ivar token: Postal's token of the mail.
     :ivar status: The event type of the latest event, such as ``delivered``.
     :ivar reason: Why it failed or is held.
+    :ivar polls: How often Postal's API has been asked for events since the last one.
     """
 
     mail_id: Mapped[int] = mapped_column(number())
@@ -148,6 +149,13 @@ class RecipientMixin(_Numbered):
     status: Mapped[str | None] = mapped_column(sa.String(20))
     status_at_: Mapped[datetime | None] = mapped_column("status_at", time())
     reason: Mapped[str | None] = mapped_column(text())
+    poll_at_: Mapped[datetime | None] = mapped_column("poll_at", time())
+    polls: Mapped[int] = mapped_column(sa.Integer(), default=0)
+
+    @property
+    def poll_at(self) -> datetime | None:
+        """When Postal's API is asked for missing events, aware, in UTC."""
+        return aware(self.poll_at_)
 
     @property
     def told_at(self) -> datetime | None:
@@ -164,20 +172,72 @@ class EventMixin(_Numbered):
     """One webhook as it was received, or one event that was fetched from Postal.
 
     :ivar identity: Equal for two deliveries of the same event.
+    :ivar server: The extension key of the Postal that it came from.
+    :ivar source: ``webhook`` or ``poll``; see :class:`.TrackingEvent`.
     :ivar kind: ``tracking`` or ``inbound``.
+    :ivar event_type: Such as ``delivered``; ``inbound`` for a mail, ``server`` for an
+        event about the mail server.
+    :ivar token: Postal's token of the mail.
+    :ivar address: The recipient, or the envelope sender of an inbound mail, in lower
+        case; it is what :meth:`.Ledger.forget` looks for.
+    :ivar media_type: The media type of the body.
+    :ivar body: The body, unless it is large; see :meth:`content`.
+    :ivar state: ``queued`` (for receivers), ``claimed``, ``done`` or ``dead``.
     :ivar verdict: The status that Postal was answered with.
+    :ivar attempts: How often receivers were called.
+    :ivar error: Why the last attempt failed, in a line.
+    :ivar failures: The last failed attempts: ``at``, ``receiver`` and ``traceback``.
+    :ivar recipient_id: The row of the recipient, if the app has sent the mail.
     """
 
+    #: Set by the ledger.
+    ledger_models: ClassVar[Any] = None
+
     identity: Mapped[str] = mapped_column(exact(255), unique=True)
+    server: Mapped[str] = mapped_column(exact(100))
+    source: Mapped[str] = mapped_column(sa.String(10), default="webhook")
     kind: Mapped[str] = mapped_column(sa.String(20))
+    event_type: Mapped[str] = mapped_column(sa.String(20))
+    token: Mapped[str | None] = mapped_column(exact(64))
+    address: Mapped[str | None] = mapped_column(exact(255))
     media_type: Mapped[str] = mapped_column(sa.String(100))
+    body: Mapped[bytes | None] = mapped_column(binary())
     state: Mapped[str] = mapped_column(sa.String(20))
     verdict: Mapped[int | None] = mapped_column(sa.Integer())
     due_at_: Mapped[datetime | None] = mapped_column("due_at", time())
     attempts: Mapped[int] = mapped_column(sa.Integer(), default=0)
+    tried_at_: Mapped[datetime | None] = mapped_column("tried_at", time())
     error: Mapped[str | None] = mapped_column(text())
+    failures: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        sa.JSON(none_as_null=True)
+    )
     recipient_id: Mapped[int | None] = mapped_column(number())
     created_at_: Mapped[datetime] = mapped_column("created_at", time(), default=now)
+
+    def content(self) -> bytes | None:
+        """Return the body as Postal sent it; ``None`` if it has been purged."""
+        session = object_session(self)
+        models = type(self).ledger_models
+        if session is None or models is None:
+            raise RuntimeError("the record is not in a session")
+        if self.body is not None:
+            return bytes(self.body)
+        return load(session, models.content.__table__, owner_of_event(self.id))
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When there is something to do, aware, in UTC; ``None`` if nothing is left."""
+        return aware(self.due_at_)
+
+    @property
+    def tried_at(self) -> datetime | None:
+        """When receivers were called first, aware, in UTC; after ``retry`` again."""
+        return aware(self.tried_at_)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the event was stored, aware, in UTC."""
+        return self.created_at_.replace(tzinfo=UTC)
 
 
 class ReceiptMixin(_Numbered):

@@ -1,4 +1,4 @@
-"""Delivers messages in a process of its own, until it is told to stop."""
+"""Works for the ledger in a process of its own, until it is told to stop."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ REPORT = 60.0
 
 
 class Relay:
-    """Delivers what is due, again and again; another thread settles what is doubtful.
+    """Delivers what is due, again and again.
 
-    :param threads: The number of messages that are sent at a time.
+    Other threads call the receivers of events, and settle what is doubtful.
+
+    :param threads: The number of messages that are sent at a time. Half as many events
+        are handled at a time.
     :param rate: The number of messages that are sent in a minute at most; ``None`` for
         as many as possible.
     """
@@ -37,7 +40,7 @@ class Relay:
         self._pace = None if rate is None else _Pace(rate)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._counts = {"attempts": 0, "settled": 0}
+        self._counts = {"attempts": 0, "settled": 0, "events": 0}
         self._failing: set[str] = set()  # names of threads
 
     def stop(self) -> None:
@@ -46,7 +49,8 @@ class Relay:
 
     def run(self) -> None:
         """Deliver messages until :meth:`stop` is called."""
-        jobs = [*[self._send] * self._threads, self._settle]
+        half = (self._threads + 1) // 2
+        jobs = [*[self._send] * self._threads, *[self._process] * half, self._settle]
         workers = [
             threading.Thread(
                 target=self._repeat, args=(job,), name=f"postal-relay-{number}"
@@ -67,11 +71,16 @@ class Relay:
     def _send(self) -> int:
         if self._pace is None:
             done = self._ledger.send_due(self._stopping.is_set)
-        elif self._ledger.due(1) and self._pace.wait_turn(self._stopping):
+        elif self._ledger.any_mail_due() and self._pace.wait_turn(self._stopping):
             done = self._ledger.send_due(self._stopping.is_set, most=1)
         else:
             done = 0
         self._count("attempts", done)
+        return done
+
+    def _process(self) -> int:
+        done = self._ledger.process_due(self._stopping.is_set)
+        self._count("events", done)
         return done
 
     def _settle(self) -> int:
@@ -126,7 +135,8 @@ class Relay:
             self._counts = dict.fromkeys(counts, 0)
         _log.info(
             "%(attempts)d attempts to deliver a message,"
-            " %(settled)d doubtful messages settled",
+            " %(settled)d doubtful messages settled,"
+            " %(events)d attempts to handle an event",
             counts,
         )
 

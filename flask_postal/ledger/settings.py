@@ -22,7 +22,10 @@ class LedgerSettings:
     :param settle: Seconds after an attempt whose end is not known until "not found"
         counts.
     :param relay: ``"thread"``; or ``"process"``, to deliver nothing in this process.
-    :param dispatch: Called with ``"mail"`` and an id after the commit, for a queue.
+    :param dispatch: Called with ``"mail"`` or ``"event"`` and an id after the commit,
+        for a queue.
+    :param events: ``"inline"``, to call receivers before Postal is answered; or
+        ``"later"``.
     :param keep_content: Days for which the content of finished messages is kept.
     :param keep_rows: Days for which finished messages are kept.
     """
@@ -33,6 +36,7 @@ class LedgerSettings:
     settle: float = 600.0
     relay: str = "thread"
     dispatch: Callable[[str, int], object] | None = None
+    events: str = "inline"
     keep_content: float = 7.0
     keep_rows: float = 90.0
 
@@ -65,8 +69,9 @@ class LedgerSettings:
             backoff=_pair(config, "POSTAL_BACKOFF", (30.0, 3600.0)),
             give_up=_seconds(config, "POSTAL_GIVE_UP", 259_200.0),
             settle=_seconds(config, "POSTAL_SETTLE", 600.0),
-            relay=_relay(config),
+            relay=_one_of(config, "POSTAL_RELAY", "thread", "process"),
             dispatch=_dispatch(config),
+            events=_one_of(config, "POSTAL_EVENTS", "inline", "later"),
             keep_content=_days(config, "POSTAL_KEEP_CONTENT", 7.0),
             keep_rows=_days(config, "POSTAL_KEEP_ROWS", 90.0),
         )
@@ -86,14 +91,13 @@ def _days(config: Mapping[str, Any], key: str, default: float) -> float:
     return _number(value, key, "days")
 
 
-def _relay(config: Mapping[str, Any]) -> str:
-    value = config.get("POSTAL_RELAY")
+def _one_of(config: Mapping[str, Any], key: str, default: str, other: str) -> str:
+    value = config.get(key)
     if value is None:
-        return "thread"
-    if value not in ("thread", "process"):
+        return default
+    if value not in (default, other):
         raise ConfigurationError(
-            f'POSTAL_RELAY must be "thread" or "process", not {value!r}',
-            key="POSTAL_RELAY",
+            f'{key} must be "{default}" or "{other}", not {value!r}', key=key
         )
     return str(value)
 
@@ -103,8 +107,8 @@ def _dispatch(config: Mapping[str, Any]) -> Callable[[str, int], object] | None:
     if value is None or callable(value):
         return value
     raise ConfigurationError(
-        "POSTAL_DISPATCH must be a function that is called with 'mail' and the id of a"
-        f" message; not {value!r}",
+        "POSTAL_DISPATCH must be a function that is called with 'mail' or 'event' and"
+        f" an id; not {value!r}",
         key="POSTAL_DISPATCH",
     )
 

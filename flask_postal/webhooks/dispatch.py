@@ -9,7 +9,9 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -22,7 +24,17 @@ from ..signals import inbound_received, server_event_received, tracking_received
 from .dedupe import Claim, DedupeStore
 from .events import InboundEvent, ServerEvent, TrackingEvent
 
-__all__ = ["Dispatched", "Event", "dispatch", "signal_of"]
+__all__ = [
+    "Called",
+    "Dispatched",
+    "Event",
+    "by_name",
+    "call_together",
+    "dispatch",
+    "ends_process",
+    "signal_of",
+    "worst",
+]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
@@ -135,17 +147,14 @@ class _Call:
         """
         if claim is None and len(receivers) == 1:
             return self._one(receivers[0])
-        by_name: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
-        for receiver in receivers:
-            by_name[receiver_name(receiver)].append(receiver)
         outcomes = []
-        for name, group in by_name.items():
+        for name, group in by_name(receivers).items():
             marked = claim if name is not None else None
             earlier = None if marked is None else marked.has_done(str(name))
             if earlier is not None:
                 outcomes.append(Dispatched(earlier))
                 continue
-            outcome = _worst([self._one(receiver) for receiver in group])
+            outcome = worst([self._one(receiver) for receiver in group])
             # With a single receiver, the mark of the event itself is enough.
             if (
                 marked is not None
@@ -154,47 +163,97 @@ class _Call:
             ):
                 marked.mark(str(name), outcome.value)
             outcomes.append(outcome)
-        return _worst(outcomes)
+        return worst(outcomes)
 
-    def _one(self, receiver: Any) -> Dispatched:
-        started = _clock()
-        try:
-            with self._app.app_context():
-                call_receiver(
-                    self._app, receiver, event=self._event, postal=self._postal
-                )
-        except RejectMail as rejection:
-            if isinstance(self._event, InboundEvent):
-                _log.info(
-                    "receiver %s rejected mail %s: %s",
-                    _label(receiver),
-                    self._event.id,
-                    ascii(rejection.reason),
-                )
-                return Dispatched.BOUNCED if rejection.bounce else Dispatched.DROPPED
-            _log.exception("receiver %s failed", _label(receiver))
-            return Dispatched.FAILED
-        except BaseException as error:  # noqa: BLE001
-            # Whatever a receiver raises, its work isn't done and Postal must retry.
-            # Exceptions that end the request or the process are raised again after the
-            # other receivers have run. A cancelled async receiver is an ordinary
-            # failure, although CancelledError isn't an Exception.
-            _log.exception("receiver %s failed", _label(receiver))
-            if not isinstance(error, (Exception, asyncio.CancelledError)):
-                self.interrupts.append(error)
-            return Dispatched.FAILED
-        took = _clock() - started
-        if took > SLOW:
-            _log.warning(
-                "receiver %s took %.1f s; Postal waits for 5 s, and has two threads for"
-                " all its mail and webhooks: put the work into a queue",
-                _label(receiver),
-                took,
+    def _one(self, receiver: Callable[..., Any]) -> Dispatched:
+        called = call_together(self._app, self._event, [receiver], postal=self._postal)
+        if called.error is not None and ends_process(called.error):
+            self.interrupts.append(called.error)
+        return called.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What became of a call of receivers.
+
+    :param error: What a receiver raised, unless it rejected a mail.
+    """
+
+    outcome: Dispatched
+    error: BaseException | None = None
+
+
+def by_name(
+    receivers: Sequence[Callable[..., Any]],
+) -> dict[str | None, list[Callable[..., Any]]]:
+    """Group receivers by what they are remembered as; ``None`` has no such name."""
+    groups: dict[str | None, list[Callable[..., Any]]] = defaultdict(list)
+    for receiver in receivers:
+        groups[receiver_name(receiver)].append(receiver)
+    return groups
+
+
+def call_together(
+    app: Flask,
+    event: Event,
+    receivers: Sequence[Callable[..., Any]],
+    *,
+    postal: object,
+    around: AbstractContextManager[object] | None = None,
+    awaited: bool = True,
+) -> Called:
+    """Call receivers one after the other in one app context, until one raises.
+
+    Whatever a receiver raises, its work isn't done. The caller raises again what ends
+    the request or the process, once the other receivers have run.
+
+    :param around: Entered within the app context, around the receivers.
+    :param awaited: Whether Postal waits for them, and a slow one deserves a warning.
+    """
+    label = _label(receivers[0])
+    started = _clock()
+    try:
+        with app.app_context(), around or nullcontext():
+            for receiver in receivers:
+                label = _label(receiver)
+                call_receiver(app, receiver, event=event, postal=postal)
+    except RejectMail as rejection:
+        if isinstance(event, InboundEvent):
+            _log.info(
+                "receiver %s rejected mail %s: %s",
+                label,
+                event.id,
+                ascii(rejection.reason),
             )
-        return Dispatched.HANDLED
+            return Called(
+                Dispatched.BOUNCED if rejection.bounce else Dispatched.DROPPED
+            )
+        _log.exception("receiver %s failed", label)
+        return Called(Dispatched.FAILED, rejection)
+    except BaseException as error:  # noqa: BLE001
+        _log.exception("receiver %s failed", label)
+        return Called(Dispatched.FAILED, error)
+    took = _clock() - started
+    if awaited and took > SLOW:
+        _log.warning(
+            "receiver %s took %.1f s; Postal waits for 5 s, and has two threads for"
+            " all its mail and webhooks: put the work into a queue",
+            label,
+            took,
+        )
+    return Called(Dispatched.HANDLED)
 
 
-def _worst(outcomes: list[Dispatched]) -> Dispatched:
+def ends_process(error: BaseException) -> bool:
+    """Tell whether what a receiver raised must be raised again.
+
+    A cancelled async receiver is an ordinary failure, although CancelledError isn't an
+    Exception.
+    """
+    return not isinstance(error, (Exception, asyncio.CancelledError))
+
+
+def worst(outcomes: list[Dispatched]) -> Dispatched:
     """Return the outcome that decides the response.
 
     A failure comes first, because Postal must retry it. Of two rejections the one that

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from ..outcome import Outcome
 from .mail.message import InboundMessage
@@ -63,6 +63,8 @@ class TrackingEvent(MailEvent):
     :param bounce: Postal's dict about the bounce mail, if the message bounced.
     :param metadata: The metadata of a message that was enqueued with a ledger, and
         ``{}`` for every other message, because Postal has none.
+    :param source: ``"webhook"``; or ``"poll"``, if its webhook never came and the
+        ledger has read it from Postal's API. Such an event has no ``event_id``.
     """
 
     tags: list[str] = field(default_factory=list)
@@ -71,6 +73,7 @@ class TrackingEvent(MailEvent):
     ip_address: str | None = None
     bounce: Mapping[str, Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    source: Literal["webhook", "poll"] = "webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,10 @@ from .state import WebhookState
 from .tracking import parse_tracking
 from .verify import VerifiedRequest
 
-__all__ = ["Enrich", "handle", "parse"]
+__all__ = ["Handler", "handle", "parse"]
 
-Enrich = Callable[[Flask, Event], Event]
+#: Takes the place of :func:`.dispatch`, for a layer above that stores requests.
+Handler = Callable[[Flask, VerifiedRequest, Event], Dispatched]
 
 
 def parse(verified: VerifiedRequest) -> Event:
@@ -39,7 +40,7 @@ def handle(
     *,
     postal: object,
     scope: str,
-    enrich: Enrich | None = None,
+    handler: Handler | None = None,
 ) -> Dispatched:
     """Parse a request, and call every receiver that has not handled it before.
 
@@ -48,14 +49,15 @@ def handle(
     :param state: The app's webhook state; its store remembers what has been handled.
     :param postal: The extension, which is passed to receivers as ``postal``.
     :param scope: The extension key, which is part of the deduplication key.
-    :param enrich: Adds to the event what the layer above knows of its message. If it
-        raises, the request has failed, and Postal sends it again.
+    :param handler: Calls the receivers in place of :func:`.dispatch`. If it raises, the
+        request has failed, and Postal sends it again.
     :raises PayloadError: if the body can't be parsed, see :func:`parse`.
     """
     event = parse(verified)
-    if enrich is not None:
-        event = enrich(app, event)
-    outcome = dispatch(event, app, postal=postal, scope=scope, store=state.store)
+    if handler is None:
+        outcome = dispatch(event, app, postal=postal, scope=scope, store=state.store)
+    else:
+        outcome = handler(app, verified, event)
     if outcome is Dispatched.NO_RECEIVER:
         state.note_unheard(type(event).__name__)
     return outcome

@@ -14,7 +14,7 @@ from flask import Flask, Request, Response, current_app
 from ..errors import PayloadError, RequestRefused
 from ..settings import Settings
 from .dispatch import Dispatched
-from .handle import Enrich, handle
+from .handle import Handler, handle
 from .responses import (
     SAVED_RESPONSES,
     SavedResponse,
@@ -46,7 +46,7 @@ class Webhooks(WebhookState):
     :param scope: The extension key. It is part of each deduplication key, so that apps
         with several Postal servers don't confuse their events.
     :param postal: The extension, which is passed to receivers as ``postal``.
-    :param enrich: See :func:`.handle`.
+    :param handler: See :func:`.handle`.
     :raises ConfigurationError: if a key or the dedupe cache can't be used.
     """
 
@@ -56,12 +56,12 @@ class Webhooks(WebhookState):
         *,
         scope: str,
         postal: object,
-        enrich: Enrich | None = None,
+        handler: Handler | None = None,
     ) -> None:
         super().__init__(settings)
         self._scope = scope
         self._postal = postal
-        self._enrich = enrich
+        self._handler = handler
 
     def verify(self, request: Request, hook: str) -> VerifiedRequest:
         """Check that a request was signed by the app's Postal server.
@@ -94,7 +94,7 @@ class Webhooks(WebhookState):
             self,
             postal=self._postal,
             scope=self._scope,
-            enrich=self._enrich,
+            handler=self._handler,
         )
 
     def receive(self, app: Flask, request: Request, hook: str) -> Response:

@@ -30,6 +30,7 @@ from .world import (
     change,
     enqueue,
     event,
+    note,
     past,
     row,
     run,
@@ -101,9 +102,7 @@ def test_a_recipient_that_the_response_does_not_list_keeps_what_is_known(
     class Silent(Recorder):
         def call(self, endpoint: str, body: Body) -> Any:
             about = {"message_id": record.message_id, "recipient": "b@example.com"}
-            world.ledger.of(world.app).note(
-                "postal", event("queued", id=7, token="t7", **about)
-            )
+            note(world, event("queued", id=7, token="t7", **about))
             answer = super().call(endpoint, body)
             del answer["messages"]["b@example.com"]
             return answer
@@ -125,7 +124,7 @@ def test_what_an_event_proves_after_the_claim_is_not_sent_again(world: World) ->
     ledger = world.ledger.of(world.app)
     (attempt,) = ledger._claims.claim_one(record.id)
     about = {"message_id": record.message_id, "recipient": "a@example.com"}
-    ledger.note("postal", event("queued", id=7, token="t7", **about))
+    note(world, event("queued", id=7, token="t7", **about))
     assert ledger._deliverers["postal"].deliver([attempt]) == {}
     assert calls.calls == []
     assert world.ledger.drain() == 1
@@ -163,9 +162,7 @@ def test_a_result_is_told_once(world: World) -> None:
         def call(self, endpoint: str, body: Body) -> Any:
             change(world, state="doubtful", due_at=past())
             about = {"message_id": record.message_id, "recipient": "ana@example.com"}
-            world.ledger.of(world.app).note(
-                "postal", event("queued", id=1, token="t1", **about)
-            )
+            note(world, event("queued", id=1, token="t1", **about))
             return super().call(endpoint, body)
 
     world.postal._of(world.app).pipeline.transport = Late()
@@ -299,7 +296,7 @@ def test_a_commit_never_seems_to_have_failed(
         world.session.add(world.order(number="17"))
         world.postal.enqueue(message())
         world.session.commit()
-        assert "failed for message" in caplog.text
+        assert "failed for m" in caplog.text
         assert world.session.query(world.order).count() == 1
         world.session.remove()
         world.db.engine.dispose()

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from flask_postal import APIError, TransportError
 from flask_postal.ledger import purge as purge_module
+from flask_postal.ledger.columns import now
 from flask_postal.ledger.content import PIECE
 from flask_postal.ledger.purge import Purged
 
@@ -94,12 +95,15 @@ def test_an_event_outlives_the_message_that_it_is_about(world: World) -> None:
         connection.execute(
             sa.insert(table).values(
                 identity="1",
+                server="postal",
+                source="webhook",
                 kind="tracking",
+                event_type="delivered",
                 media_type="x",
                 state="done",
                 attempts=0,
                 recipient_id=connection.scalar(sa.select(recipient.c.id)),
-                created_at=datetime(2026, 1, 1),
+                created_at=now(),
             )
         )
     age(world, 91)

@@ -193,7 +193,9 @@ def test_a_time_keeps_its_microseconds(database_url: str) -> None:
         db.create_all()
         event = models.event(
             identity="x",
+            server="postal",
             kind="tracking",
+            event_type="delivered",
             media_type="application/json",
             state="done",
             created_at_=exact,

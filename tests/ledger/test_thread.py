@@ -172,7 +172,7 @@ def test_none_with_an_sqlite_in_memory(caplog: pytest.LogCaptureFixture) -> None
         calls = transport(world)
         enqueue(world)
         assert not alive()
-        assert "messages wait for ledger.drain(): an SQLite in memory" in caplog.text
+        assert "mails wait for ledger.drain(): an SQLite in memory" in caplog.text
         assert world.ledger.drain() == 1
         assert len(calls.calls) == 1
         world.session.remove()

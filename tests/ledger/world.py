@@ -140,6 +140,16 @@ def event(kind: str, *, at: int = 0, **about: Any) -> TrackingEvent:
     )
 
 
+def note(world: World, *events: TrackingEvent) -> list[Any]:
+    """Note events as they are stored; returns what is known of their messages."""
+    ledger, found = world.ledger.of(world.app), []
+    for one in events:
+        with ledger.database.begin() as connection:
+            found.append(ledger.note(connection, one, server="postal"))
+        ledger.noted(found[-1])
+    return found
+
+
 def run(world: World, *arguments: str, answer: str = "") -> tuple[int, str]:
     runner = world.app.test_cli_runner()
     done = runner.invoke(args=["postal", *arguments], input=answer)

@@ -1,0 +1,567 @@
+"""Webhooks are stored before Postal is answered, and are the ledger's from then on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flask_postal import (
+    ConfigurationError,
+    RejectMail,
+    inbound_received,
+    server_event_received,
+    tracking_received,
+)
+from flask_postal.ledger import identity as identity_module
+from flask_postal.ledger.columns import now
+from flask_postal.ledger.event_store import INLINE
+from flask_postal.testing import WebhookClient
+from flask_postal.webhooks.inbound import parse_inbound
+from flask_postal.webhooks.tracking import parse_tracking
+
+from ..captures import CAPTURES, PUBLIC_KEY_P, Recorded
+from .world import World, enqueue, past, run, transport
+
+SENT = Recorded.load("webhooks/MessageSent")
+MAIL = Recorded.load("inbound/raw-json")
+
+
+@pytest.fixture
+def make_world(database_url: str) -> Iterator[Callable[..., World]]:
+    """Makes apps with a ledger and webhooks."""
+    made: list[World] = []
+
+    def make(**config: Any) -> World:
+        world = World(database_url, **{"POSTAL_WEBHOOK_KEY": PUBLIC_KEY_P, **config})
+        world.app.register_blueprint(world.postal.blueprint)
+        with world.app.app_context():
+            world.db.create_all()
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        with world.app.app_context():
+            world.session.remove()
+            world.db.engine.dispose()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> Iterator[World]:
+    made = make_world()
+    with made.app.app_context():
+        yield made
+
+
+@contextmanager
+def client(world: World) -> Iterator[WebhookClient]:
+    with WebhookClient(world.app) as made:
+        yield made
+
+
+def events(world: World) -> list[Any]:
+    """The rows of events, as another transaction sees them."""
+    table = world.ledger.models.table("event")
+    with world.db.engine.connect() as connection:
+        return list(connection.execute(sa.select(table).order_by(table.c.id)))
+
+
+def alter(world: World, **values: Any) -> None:
+    """Change all events as another process would."""
+    table = world.ledger.models.table("event")
+    with world.db.engine.begin() as connection:
+        connection.execute(sa.update(table).values(**values))
+
+
+class Failing:
+    """A receiver that raises errors, one after the other, before it works."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.__qualname__ = "Failing"
+        self.errors = list(errors)
+        self.calls: list[Any] = []
+
+    def __call__(self, app: Any, event: Any, **extra: Any) -> None:
+        self.calls.append(event)
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+# ---- stored before answered
+
+
+def test_a_request_is_stored_before_receivers_run(world: World) -> None:
+    seen: list[Any] = []
+
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        seen.extend(events(world))
+
+    with tracking_received.connected_to(on_tracking):
+        assert SENT.post(world.app.test_client()).status_code == 200
+    (stored,) = seen
+    assert (stored.state, stored.verdict, stored.attempts) == ("claimed", None, 1)
+    assert bytes(stored.body) == SENT.body
+    (row,) = events(world)
+    assert (row.state, row.verdict, row.due_at) == ("done", 200, None)
+    assert (row.kind, row.event_type, row.source) == (
+        "tracking",
+        "delivered",
+        "webhook",
+    )
+    assert (row.server, row.media_type) == ("postal", "application/json")
+    event = parse_tracking(SENT.body)
+    assert (row.token, row.address) == (event.token, event.recipient)
+
+
+def test_a_request_that_can_not_be_stored_is_sent_again(world: World) -> None:
+    receiver = Failing()
+    world.db.drop_all()
+    with tracking_received.connected_to(receiver):
+        assert SENT.post(world.app.test_client()).status_code == 500
+    assert receiver.calls == []
+
+
+def test_events_of_a_message_are_stored_with_its_recipient(world: World) -> None:
+    transport(world)
+    record = enqueue(world)
+    world.ledger.drain()
+    (recipient,) = record.recipients
+    with client(world) as post:
+        post.tracking("delivered", "ana@example.com", id=1, token="t1")
+        post.tracking("delivered", "eve@example.com", id=2, token="t2")
+    assert [row.recipient_id for row in events(world)] == [recipient.id, None]
+
+
+@pytest.mark.parametrize("size", [0, INLINE, 3_000_000, 13_000_000])
+def test_mail_of_any_size_is_stored(world: World, size: int) -> None:
+    """13 MB of mail make a body of 18 MB; MariaDB takes 16 MB in a statement."""
+    seen: list[Any] = []
+
+    def on_inbound(app: Any, event: Any, **extra: Any) -> None:
+        seen.append(event.message.raw)
+
+    mail = b"Subject: x\r\n\r\n" + b"x" * size
+    with inbound_received.connected_to(on_inbound), client(world) as post:
+        assert post.inbound(mail).status_code == 200
+    (row,) = events(world)
+    record = world.ledger.get_event(row.id)
+    assert parse_inbound(record.content()).message.raw == seen[0]
+    assert seen[0].count(b"x") >= size
+
+
+def test_events_that_nobody_listens_to_are_stored_and_done(world: World) -> None:
+    done = SENT.post(world.app.test_client())
+    assert (done.status_code, done.text) == (200, "ok, no receiver")
+    assert [(row.state, row.verdict) for row in events(world)] == [("done", 200)]
+
+
+def test_mail_without_a_receiver_is_not_stored(world: World) -> None:
+    assert MAIL.post(world.app.test_client()).status_code == 503
+    assert events(world) == []
+
+
+def test_server_events_are_stored_too(world: World) -> None:
+    receiver = Failing()
+    recorded = Recorded.load("webhooks/DomainDNSError")
+    with server_event_received.connected_to(receiver):
+        assert recorded.post(world.app.test_client()).status_code == 200
+    assert [(row.event_type, row.state) for row in events(world)] == [
+        ("server", "done")
+    ]
+
+
+# ---- identity
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {path.name.partition(".")[0] for path in (CAPTURES / "webhooks").glob("*.body")}
+    ),
+)
+def test_each_recorded_event_has_its_identity(name: str) -> None:
+    body = (CAPTURES / "webhooks" / f"{name}.body").read_bytes()
+    event = parse_tracking(body)
+    identity = identity_module.identity_of("postal", event, body)
+    again = json.dumps(json.loads(body) | {"uuid": "another"}).encode()
+    other = identity_module.identity_of("postal", parse_tracking(again), again)
+    assert (other == identity) is (identity.partition(":")[0] != "uuid")
+    assert identity_module.identity_of("other", event, body) != identity
+    kind = "attempt" if "status" in json.loads(body)["payload"] else "uuid"
+    assert identity.partition(":")[0] == ("bounce" if "Bounced" in name else kind)
+
+
+@pytest.mark.parametrize(
+    ("written", "micros"),
+    [
+        ("1780000000.1234565", 1780000000123457),
+        ("1780000000.1234564999", 1780000000123456),
+        ("1780000000", 1780000000000000),
+        ("1780000000.0", 1780000000000000),
+        ("1.78e9", 1780000000000000),
+    ],
+)
+def test_times_are_rounded_as_they_are_written(written: str, micros: int) -> None:
+    body = _sent(written)
+    identity = identity_module.identity_of("postal", parse_tracking(body), body)
+    assert identity == identity_module.identity_of_attempt(
+        "postal", "t", "Sent", micros
+    )
+
+
+@pytest.mark.parametrize(
+    "written", ["null", '"1"', "1e999", "1e-400", "1." + "1" * 99, "true", "{}", "-1.5"]
+)
+def test_times_of_any_form_have_an_identity(written: str) -> None:
+    body = _sent(written)
+    assert identity_module.identity_of("postal", parse_tracking(body), body)
+
+
+def _sent(written: str) -> bytes:
+    return (
+        b'{"event": "MessageSent", "uuid": "u", "payload": {"status": "Sent",'
+        b' "message": {"token": "t"}, "timestamp": %s}}' % written.encode()
+    )
+
+
+# ---- duplicates
+
+
+def test_a_duplicate_is_handled_once_also_by_a_second_webhook(world: World) -> None:
+    receiver = Failing()
+    with tracking_received.connected_to(receiver), client(world) as post:
+        for uuid in ("one", "one", "two"):
+            changes = {"uuid": uuid, "payload.timestamp": 1780000000.5}
+            done = post.tracking("delivered", token="t", set=changes)
+            assert done.status_code == 200
+    assert len(receiver.calls) == 1
+    assert len(events(world)) == 1
+
+
+@pytest.mark.parametrize("bounce", [True, False])
+def test_a_duplicate_gets_the_verdict_of_the_first(world: World, bounce: bool) -> None:
+    receiver = Failing(RejectMail("no", bounce=bounce))
+    status = 406 if bounce else 429
+    with inbound_received.connected_to(receiver):
+        for _ in range(2):
+            assert MAIL.post(world.app.test_client()).status_code == status
+    assert len(receiver.calls) == 1
+    assert [(row.state, row.verdict) for row in events(world)] == [("done", status)]
+
+
+def test_a_duplicate_while_the_first_is_handled_comes_again(world: World) -> None:
+    answers: list[int] = []
+
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        post = SENT.post
+        thread = threading.Thread(
+            target=lambda: answers.append(post(app.test_client()).status_code)
+        )
+        thread.start()
+        thread.join(20)
+
+    with tracking_received.connected_to(on_tracking):
+        assert SENT.post(world.app.test_client()).status_code == 200
+        assert answers == [503]
+        assert SENT.post(world.app.test_client()).status_code == 200
+    assert answers == [503]
+
+
+def test_a_duplicate_takes_over_what_a_dead_process_has_begun(world: World) -> None:
+    receiver = Failing()
+    with tracking_received.connected_to(receiver):
+        SENT.post(world.app.test_client())
+        alter(world, state="claimed", verdict=None, due_at=past())
+        assert SENT.post(world.app.test_client()).status_code == 200
+    assert len(receiver.calls) == 2
+    assert [(row.state, row.attempts) for row in events(world)] == [("done", 2)]
+
+
+def test_what_a_dead_process_has_begun_is_processed_by_the_ledger(world: World) -> None:
+    receiver = Failing()
+    with tracking_received.connected_to(receiver):
+        SENT.post(world.app.test_client())
+        alter(world, state="claimed", verdict=None, due_at=past())
+        assert world.ledger.drain() == 1
+        assert [row.state for row in events(world)] == ["done"]
+        assert SENT.post(world.app.test_client()).status_code == 200
+    assert len(receiver.calls) == 2
+
+
+def test_what_a_process_writes_after_its_lease_changes_nothing(world: World) -> None:
+    """It was stopped for longer than its lease, and another one has handled it."""
+
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        alter(world, attempts=2, state="queued", due_at=now(), error="x")
+
+    with tracking_received.connected_to(on_tracking):
+        assert SENT.post(world.app.test_client()).status_code == 200
+    assert [(row.state, row.verdict) for row in events(world)] == [("queued", None)]
+
+
+def test_the_dedupe_cache_is_not_used(make_world: Callable[..., World]) -> None:
+    class Broken:
+        def claim(self, key: str) -> Any:
+            raise AssertionError(key)
+
+    world = make_world(POSTAL_DEDUPE_CACHE=Broken())
+    with tracking_received.connected_to(Failing()):
+        assert SENT.post(world.app.test_client()).status_code == 200
+
+
+# ---- later
+
+
+def test_later_stores_and_answers_and_calls_receivers_afterwards(
+    make_world: Callable[..., World],
+) -> None:
+    world, receiver = make_world(POSTAL_EVENTS="later"), Failing(RejectMail("no"))
+    with world.app.app_context(), inbound_received.connected_to(receiver):
+        for _ in range(2):
+            assert MAIL.post(world.app.test_client()).status_code == 200
+        assert receiver.calls == []
+        assert [row.state for row in events(world)] == ["queued"]
+        assert world.ledger.drain() == 1
+        assert MAIL.post(world.app.test_client()).status_code == 200
+        assert [(row.state, row.verdict) for row in events(world)] == [("done", 406)]
+    assert len(receiver.calls) == 1
+
+
+def test_later_metadata_is_there_too(make_world: Callable[..., World]) -> None:
+    world, receiver = make_world(POSTAL_EVENTS="later"), Failing()
+    with world.app.app_context(), tracking_received.connected_to(receiver):
+        transport(world)
+        enqueue(world, metadata={"order": 7})
+        world.ledger.drain()
+        with client(world) as post:
+            post.tracking("delivered", "ana@example.com", id=1, token="t1")
+        world.ledger.drain()
+    (event,) = receiver.calls
+    assert (event.metadata, event.source) == ({"order": 7}, "webhook")
+
+
+def test_a_queue_gets_events_to_process(make_world: Callable[..., World]) -> None:
+    queue: list[tuple[str, int]] = []
+    world = make_world(
+        POSTAL_EVENTS="later", POSTAL_DISPATCH=lambda *args: queue.append(args)
+    )
+    receiver = Failing()
+    with world.app.app_context(), tracking_received.connected_to(receiver):
+        SENT.post(world.app.test_client())
+        assert queue == world.ledger.sweep() == [("event", 1)]
+        assert world.ledger.process(1) == "done"
+        assert world.ledger.process(1) is None
+        assert world.ledger.process(99) is None
+        assert world.ledger.sweep() == []
+    assert len(receiver.calls) == 1
+
+
+def test_a_wrong_value_is_an_error(database_url: str) -> None:
+    with pytest.raises(ConfigurationError, match='"inline" or "later"'):
+        World(database_url, POSTAL_EVENTS="never")
+
+
+# ---- retries of our own
+
+
+def test_a_receiver_that_fails_is_called_again_by_the_ledger(world: World) -> None:
+    receiver = Failing(LookupError("one"), LookupError("two"))
+    with tracking_received.connected_to(receiver):
+        assert SENT.post(world.app.test_client()).status_code == 200
+        pauses = []
+        for _ in range(2):
+            (row,) = events(world)
+            pauses.append(round((row.due_at - now()).total_seconds()))
+            assert (row.state, row.verdict) == ("queued", 200)
+            assert world.ledger.drain() == 0
+            alter(world, due_at=past())
+            assert world.ledger.drain() == 1
+    assert pauses == [30, 60]
+    assert len(receiver.calls) == 3
+    (row,) = events(world)
+    assert (row.state, row.attempts, row.error) == ("done", 3, None)
+
+
+def test_what_never_succeeds_is_dead_and_can_be_retried(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = Failing(*[LookupError("no such order")] * 2)
+    with tracking_received.connected_to(receiver):
+        SENT.post(world.app.test_client())
+        alter(world, due_at=past(), tried_at=now() - timedelta(days=3))
+        assert world.ledger.drain() == 1
+        assert [(row.state, row.due_at) for row in events(world)] == [("dead", None)]
+        assert "event 1 is dead" in caplog.text
+        assert world.ledger.drain() == 0
+        code, output = run(world, "events", "--dead")
+        assert (code, output.splitlines()[1]) == (0, "    LookupError: no such order")
+        assert output.startswith("1  dead, delivered, ")
+        assert run(world, "events", "retry", "1") == (0, "event 1 is queued\n")
+        assert world.ledger.drain() == 1
+    assert [(row.state, row.attempts) for row in events(world)] == [("done", 3)]
+    assert run(world, "events") == (0, "")
+    code, output = run(world, "events", "retry", "1")
+    assert "event 1 is not dead or queued" in output
+    assert "there is no event 7" in run(world, "events", "show", "7")[1]
+
+
+def test_an_event_is_shown_with_its_failures_and_without_passwords(
+    make_world: Callable[..., World],
+) -> None:
+    secrets = {"API_KEY": "the-api-key", "WEBHOOK_SECRET": "u:pass-word"}
+    world = make_world(**{f"POSTAL_{name}": value for name, value in secrets.items()})
+    error = LookupError("the-api-key at https://me:secret@example.com/ and pass-word")
+    with tracking_received.connected_to(Failing(error)), world.app.app_context():
+        with client(world) as post:
+            post.tracking("delivered", "ana@example.com")
+        code, output = run(world, "events", "show", "1")
+    assert code == 0, output
+    assert "1  queued, due " in output
+    assert "delivered, ana@example.com, 1 attempts" in output
+    assert "tests.ledger.test_events.Failing" in output
+    assert "LookupError: *** at https://***@example.com/ and ***" in output
+    assert '"event":' in output.replace(" :", ":")
+    for secret in ("the-api-key", "secret@", "pass-word"):
+        assert secret not in output
+
+
+def test_five_failures_are_kept(world: World) -> None:
+    with tracking_received.connected_to(
+        Failing(*(LookupError(str(number)) for number in range(8)))
+    ):
+        SENT.post(world.app.test_client())
+        for _ in range(6):
+            alter(world, due_at=past())
+            world.ledger.drain()
+    (row,) = events(world)
+    errors = [failure["traceback"].splitlines()[-1] for failure in row.failures]
+    assert errors == [f"LookupError: {number}" for number in range(2, 7)]
+
+
+def test_a_poisonous_event_blocks_no_other(world: World) -> None:
+    handled: list[Any] = []
+
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        if event.token == "bad":
+            raise LookupError
+        handled.append((event.token, event.event_type))
+
+    with tracking_received.connected_to(on_tracking), client(world) as post:
+        post.tracking("deferred", token="bad")
+        alter(world, due_at=past())
+        for token in ("bad", "good"):
+            post.tracking("delivered", token=token)
+        alter(world, due_at=past())
+        world.ledger.drain()
+    assert handled == [("good", "delivered")]
+    assert [row.state for row in events(world)] == ["queued", "queued", "done"]
+
+
+def test_the_order_of_the_events_of_one_mail_is_kept(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(POSTAL_EVENTS="later")
+    handled: list[Any] = []
+
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        if not handled:
+            # Another worker does not take the second one before the first is done.
+            assert world.ledger.process(2) is None
+        handled.append((event.token, str(event.event_type)))
+
+    with (
+        world.app.app_context(),
+        tracking_received.connected_to(on_tracking),
+        client(world) as post,
+    ):
+        for kind in ("deferred", "delivered", "opened"):
+            post.tracking(kind, token="a")
+        assert world.ledger.process(3) is None
+        assert world.ledger.sweep() == [("event", 1)]
+        assert world.ledger.drain() == 3
+    assert handled == [("a", "deferred"), ("a", "delivered"), ("a", "opened")]
+
+
+def test_an_event_that_has_failed_does_not_hold_up_the_next(
+    make_world: Callable[..., World],
+) -> None:
+    world, receiver = make_world(POSTAL_EVENTS="later"), Failing(LookupError())
+    with (
+        world.app.app_context(),
+        tracking_received.connected_to(receiver),
+        client(world) as post,
+    ):
+        for kind in ("deferred", "delivered"):
+            post.tracking(kind, token="a")
+        world.ledger.drain()
+        assert [row.state for row in events(world)] == ["queued", "done"]
+
+
+def test_a_process_without_receivers_loses_no_event(
+    make_world: Callable[..., World],
+) -> None:
+    world, receiver = make_world(POSTAL_EVENTS="later"), Failing()
+    with world.app.app_context():
+        SENT.post(world.app.test_client())
+        world.ledger.drain()
+        (row,) = events(world)
+        assert (row.state, "no receiver is connected" in row.error) == ("queued", True)
+        alter(world, due_at=past())
+        with tracking_received.connected_to(receiver):
+            world.ledger.drain()
+    assert len(receiver.calls) == 1
+
+
+def test_of_two_receivers_only_the_one_that_failed_is_called_again(
+    world: World,
+) -> None:
+    failing, calls = Failing(LookupError()), []
+
+    def other(app: Any, event: Any, **extra: Any) -> None:
+        calls.append(event)
+
+    with (
+        tracking_received.connected_to(failing),
+        tracking_received.connected_to(other),
+    ):
+        SENT.post(world.app.test_client())
+        alter(world, due_at=past())
+        world.ledger.drain()
+    assert (len(failing.calls), len(calls)) == (2, 1)
+    assert "handled by tests.ledger.test_events" in run(world, "events", "show", "1")[1]
+
+
+def test_a_rejection_is_told_to_postal_though_another_receiver_fails(
+    world: World,
+) -> None:
+    def other(app: Any, event: Any, **extra: Any) -> None:
+        raise RejectMail("no")
+
+    failing = Failing(LookupError())
+    with (
+        inbound_received.connected_to(failing),
+        inbound_received.connected_to(other),
+    ):
+        assert MAIL.post(world.app.test_client()).status_code == 406
+        alter(world, due_at=past())
+        world.ledger.drain()
+        assert MAIL.post(world.app.test_client()).status_code == 406
+    assert len(failing.calls) == 2
+
+
+def test_what_ends_a_request_is_raised_after_the_failure_is_written(
+    world: World,
+) -> None:
+    with (
+        tracking_received.connected_to(Failing(SystemExit())),
+        pytest.raises(SystemExit),
+    ):
+        SENT.post(world.app.test_client())
+    assert [(row.state, row.verdict) for row in events(world)] == [("queued", 200)]
