@@ -22,12 +22,13 @@ from flask_postal import (
 from flask_postal.ledger import identity as identity_module
 from flask_postal.ledger.columns import now
 from flask_postal.ledger.event_store import INLINE
+from flask_postal.ledger.relay import Relay
 from flask_postal.testing import WebhookClient
 from flask_postal.webhooks.inbound import parse_inbound
 from flask_postal.webhooks.tracking import parse_tracking
 
 from ..captures import CAPTURES, PUBLIC_KEY_P, Recorded
-from .world import World, enqueue, past, run, transport
+from .world import World, alive, enqueue, past, run, transport, until
 
 SENT = Recorded.load("webhooks/MessageSent")
 MAIL = Recorded.load("inbound/raw-json")
@@ -565,3 +566,121 @@ def test_what_ends_a_request_is_raised_after_the_failure_is_written(
     ):
         SENT.post(world.app.test_client())
     assert [(row.state, row.verdict) for row in events(world)] == [("queued", 200)]
+
+
+# ---- receipts
+
+
+def test_work_and_receipt_are_committed_together(world: World) -> None:
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        world.session.add(world.order(number=event.token))
+
+    with tracking_received.connected_to(on_tracking):
+        SENT.post(world.app.test_client())
+    assert world.session.query(world.order).count() == 1
+    assert world.count("receipt") == 1
+
+
+def test_work_of_a_receiver_that_raises_is_rolled_back(world: World) -> None:
+    def on_inbound(app: Any, event: Any, **extra: Any) -> None:
+        world.session.add(world.order(number="1"))
+        world.session.flush()
+        raise errors.pop(0)
+
+    errors = [LookupError(), RejectMail("no")]
+    with inbound_received.connected_to(on_inbound):
+        assert MAIL.post(world.app.test_client()).status_code == 200
+        alter(world, due_at=past())
+        world.ledger.drain()
+    assert world.session.query(world.order).count() == 0
+    assert [row.state for row in events(world)] == ["done"]
+    assert world.count("receipt") == 1  # a rejection is not asked for again
+
+
+def test_work_that_another_process_has_done_is_rolled_back(world: World) -> None:
+    """Both run the receiver, because one was stopped for longer than its lease."""
+    name = f"{on_tracking_twice.__module__}.{on_tracking_twice.__qualname__}"
+
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        receipts = world.ledger.models.table("receipt")
+        with world.db.engine.begin() as connection:
+            connection.execute(
+                sa.insert(receipts).values(event_id=1, receiver=name, created_at=now())
+            )
+        world.session.add(world.order(number="1"))
+
+    on_tracking.__qualname__ = on_tracking_twice.__qualname__
+    with tracking_received.connected_to(on_tracking):
+        assert SENT.post(world.app.test_client()).status_code == 200
+    assert world.session.query(world.order).count() == 0
+    assert [row.state for row in events(world)] == ["done"]
+
+
+def on_tracking_twice() -> None:
+    """Gives its name to a receiver."""
+
+
+def test_receivers_of_one_name_are_committed_together(world: World) -> None:
+    """Two closures of one function can't be told apart in a receipt."""
+
+    def make(number: str, *errors: Exception) -> Any:
+        def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+            world.session.add(world.order(number=number))
+            if left:
+                raise left.pop()
+
+        left = list(errors)
+        return on_tracking
+
+    one, two = make("1"), make("2", LookupError())
+    with tracking_received.connected_to(one), tracking_received.connected_to(two):
+        SENT.post(world.app.test_client())
+        assert world.session.query(world.order).count() == 0
+        alter(world, due_at=past())
+        world.ledger.drain()
+        world.session.rollback()
+    assert world.session.query(world.order).count() == 2
+
+
+def test_the_session_of_the_caller_is_not_touched(world: World) -> None:
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        world.session.add(world.order(number="of the receiver"))
+
+    with tracking_received.connected_to(on_tracking):
+        mine = world.order(number="of the caller")
+        world.session.add(mine)
+        SENT.post(world.app.test_client())
+        assert mine in world.session.new
+        world.session.rollback()
+    numbers = [order.number for order in world.session.query(world.order)]
+    assert numbers == ["of the receiver"]
+
+
+# ---- who does it
+
+
+def test_the_thread_of_the_process_retries(make_world: Callable[..., World]) -> None:
+    receiver = Failing(LookupError(), LookupError())
+    world = make_world(POSTAL_RELAY="thread", POSTAL_BACKOFF=(0.1, 0.1))
+    with tracking_received.connected_to(receiver), world.app.app_context():
+        SENT.post(world.app.test_client())
+        until(lambda: [row.state for row in events(world)] == ["done"])
+        until(lambda: not alive())
+    assert len(receiver.calls) == 3
+
+
+def test_the_relay_processes_events(
+    make_world: Callable[..., World], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "flask_postal.ledger")
+    receiver, world = Failing(), make_world(POSTAL_EVENTS="later")
+    with tracking_received.connected_to(receiver), world.app.app_context():
+        SENT.post(world.app.test_client())
+        relay = Relay(world.ledger.of(world.app))
+        thread = threading.Thread(target=relay.run)
+        thread.start()
+        until(lambda: [row.state for row in events(world)] == ["done"])
+        relay.stop()
+        thread.join(20)
+    assert len(receiver.calls) == 1
+    assert "1 attempts to handle an event" in caplog.text

@@ -1,0 +1,225 @@
+"""Workers whose receivers die in the middle of their work, again and again.
+
+Run as ``python -m tests.apps.receiving URL SEED EVENTS FOLDER``: it starts three
+workers, starts each again when it has died, and ends when all events are handled. Every
+worker receives every event, in an order of its own, as from three webhooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from flask_postal import Postal, VerifiedRequest, tracking_received
+from flask_postal.ledger import Ledger
+
+#: In how many calls of :func:`maybe_die` the process dies. One attempt to handle an
+#: event calls it about 20 times, so that one in five attempts dies.
+ODDS = 100
+WORKERS = 3
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+db: Any = SQLAlchemy(model_class=Base)
+postal = Postal(ledger=Ledger(db))
+luck = random.Random()
+
+
+class Effect(db.Model):  # type: ignore[misc]
+    """What a receiver has done for an event; it may be there twice."""
+
+    __tablename__ = "effect"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    receiver: Mapped[str] = mapped_column(sa.String(40))
+    token: Mapped[str] = mapped_column(sa.String(40))
+
+
+def maybe_die() -> None:
+    if luck.randrange(ODDS) == 0:
+        os._exit(9)
+
+
+def note(receiver: str, event: Any) -> None:
+    maybe_die()
+    db.session.add(Effect(receiver=receiver, token=event.token))
+    db.session.flush()
+    maybe_die()
+
+
+# ---- receivers, each of which must take effect once
+
+
+def without_commit(app: Flask, event: Any, **extra: Any) -> None:
+    note("without_commit", event)
+
+
+def own_commit(app: Flask, event: Any, **extra: Any) -> None:
+    note("own_commit", event)
+    db.session.commit()
+    maybe_die()
+
+
+def raises_after_its_commit(app: Flask, event: Any, **extra: Any) -> None:
+    note("raises_after_its_commit", event)
+    db.session.commit()
+    raise LookupError("after the commit")
+
+
+def rolls_back_and_goes_on(app: Flask, event: Any, **extra: Any) -> None:
+    note("forgotten", event)
+    db.session.rollback()
+    note("rolls_back_and_goes_on", event)
+
+
+def with_begin(app: Flask, event: Any, **extra: Any) -> None:
+    with db.session.begin():
+        note("with_begin", event)
+
+
+def nested(app: Flask, event: Any, **extra: Any) -> None:
+    with db.session.begin_nested():
+        note("nested", event)
+    with db.session.begin_nested() as savepoint:
+        note("forgotten", event)
+        savepoint.rollback()
+
+
+async def asynchronous(app: Flask, event: Any, **extra: Any) -> None:
+    await asyncio.sleep(0)
+    note("asynchronous", event)
+
+
+def slow(app: Flask, event: Any, **extra: Any) -> None:
+    note("slow", event)
+    time.sleep(0.01)
+
+
+def fails_at_times(app: Flask, event: Any, **extra: Any) -> None:
+    note("fails_at_times", event)
+    if luck.randrange(3) == 0:
+        raise LookupError("at times")
+
+
+def removes_the_session(app: Flask, event: Any, **extra: Any) -> None:
+    note("forgotten", event)
+    db.session.remove()
+    note("removes_the_session", event)
+
+
+def two_commits(app: Flask, event: Any, **extra: Any) -> None:
+    """What follows the first commit takes effect at most once."""
+    note("first", event)
+    db.session.commit()
+    maybe_die()
+    note("second", event)
+    db.session.commit()
+
+
+RECEIVERS: list[Callable[..., Any]] = [
+    *(without_commit, own_commit, raises_after_its_commit, rolls_back_and_goes_on),
+    *(with_begin, nested, asynchronous, slow, fails_at_times, removes_the_session),
+    two_commits,
+]
+
+
+# ---- the workers
+
+
+def make_app(url: str) -> Flask:
+    app = Flask("receiving")
+    app.config.update(
+        SQLALCHEMY_DATABASE_URI=url,
+        POSTAL_RELAY="process",
+        POSTAL_TIMEOUT=0.5,
+        POSTAL_LEASE=2,
+        POSTAL_BACKOFF=(0.05, 0.2),
+    )
+    db.init_app(app)
+    postal.init_app(app)
+    for receiver in RECEIVERS:
+        tracking_received.connect(receiver, app)
+    return app
+
+
+def request_of(number: int, worker: int) -> VerifiedRequest:
+    """The event with a number, as the webhook of a worker brings it."""
+    body = {
+        "event": "MessageSent",
+        "uuid": f"{worker}-{number}",
+        "timestamp": 1780000000.5,
+        "payload": {
+            "status": "Sent",
+            "timestamp": 1780000000.5,
+            "message": {"id": number, "token": f"t{number}", "to": "ana@example.com"},
+        },
+    }
+    return VerifiedRequest("tracking", json.dumps(body).encode())
+
+
+def work(url: str, seed: int, events: int, worker: int, progress: Path) -> None:
+    """Receive the events that this worker has not received yet, then what is left."""
+    luck.seed(f"{seed} {worker} {time.monotonic_ns()}")
+    app = make_app(url)
+    order = list(range(1, events + 1))
+    random.Random(f"{seed} {worker}").shuffle(order)
+    with app.app_context():
+        for place in range(int(progress.read_text()), events):
+            progress.write_text(str(place + 1))
+            postal.webhooks.handle(request_of(order[place], worker))
+        event = postal.ledger.models.event
+        left = sa.select(event.id).where(event.state != "done").limit(1)
+        while db.session.scalar(left) is not None:
+            db.session.rollback()
+            postal.ledger.drain()
+            time.sleep(0.05)
+
+
+def main(url: str, seed: int, events: int, folder: Path) -> int:
+    """Start workers until each has ended by itself; return how often one has died."""
+    running: dict[int, int] = {}
+
+    def start(worker: int) -> None:
+        process = os.fork()
+        if process == 0:
+            status = 1
+            try:
+                work(url, seed, events, worker, folder / f"progress-{worker}")
+                status = 0
+            finally:
+                os._exit(status)
+        running[process] = worker
+
+    for worker in range(WORKERS):
+        (folder / f"progress-{worker}").write_text("0")
+        start(worker)
+    deaths = 0
+    while running:
+        process, status = os.wait()
+        worker = running.pop(process)
+        code = os.waitstatus_to_exitcode(status)
+        if code == 9:
+            deaths += 1
+            start(worker)
+        elif code != 0:
+            sys.exit(f"worker {worker} ended with {code}")
+    return deaths
+
+
+if __name__ == "__main__":
+    url, seed, events, folder = sys.argv[1:]
+    print(main(url, int(seed), int(events), Path(folder)))
