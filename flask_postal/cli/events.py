@@ -1,8 +1,9 @@
-"""Commands about the events of the ledger: list, show, retry."""
+"""Commands about the events of the ledger: events, reconcile."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from ..outcome import redact
 from .group import find_postal, name_option, postal_cli
 from .ledger import find_ledger, ledger_explained
 
-__all__ = ["events_group"]
+__all__ = ["events_group", "reconcile_command"]
 
 #: Characters of a body that are shown.
 SHOWN = 4000
@@ -74,6 +75,33 @@ def show_command(name: str | None, event_id: int) -> None:
             click.echo(failure["traceback"].rstrip())
         body = record.content()
         click.echo(f"\n{_shown(body)}")
+
+
+@postal_cli.command("reconcile")
+@name_option
+@click.option(
+    "--since",
+    required=True,
+    help="An ISO date or time, such as 2026-11-28T03:00; in UTC unless it says.",
+)
+def reconcile_command(name: str | None, since: str) -> None:
+    """Ask Postal for events that never came, after an outage.
+
+    The relay does it by itself, for each message in its time. This asks at once about
+    all messages that were enqueued since a time, with 120 calls in a minute at most.
+    """
+    try:
+        at = datetime.fromisoformat(since)
+    except ValueError:
+        raise click.BadParameter(
+            f"{since!r} is no ISO date", param_hint="--since"
+        ) from None
+    ledger = find_ledger(find_postal(name))
+    with ledger_explained():
+        done = ledger.reconcile(at if at.tzinfo else at.replace(tzinfo=UTC))
+    click.echo(
+        f"asked about {done.recipients} recipients: {done.missed} events were missing"
+    )
 
 
 def _shown(body: bytes | None) -> str:

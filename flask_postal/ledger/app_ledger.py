@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -31,6 +32,7 @@ from .event_store import EventStore
 from .evidence import Evidence, Noted
 from .known import Known, note_seen
 from .mapping import LedgerModels
+from .poll import Poll
 from .process import Processor, Source
 from .receipts import Receipts
 from .restore import restore_message
@@ -47,6 +49,7 @@ BATCH = 20
 MOST_BEFORE_SETTLING = 100
 #: Seconds between two notes of foreign mail.
 _SEEN_EVERY = timedelta(seconds=10)
+_sleep = time.sleep
 _UNFINISHED = ("queued", "claimed", "sending", "doubtful")
 
 
@@ -88,6 +91,7 @@ class AppLedger:
         self._pipelines: dict[str, Callable[[], SendPipeline]] = {}
         self._deliverers: dict[str, Deliverer] = {}
         self._scans: dict[str, Scan] = {}
+        self._polls: dict[str, Poll] = {}
         self._seen_at: dict[str, datetime] = {}
 
     def add(
@@ -123,6 +127,14 @@ class AppLedger:
             failed=self._announce_failed,
         )
         self._scans[server] = Scan(doubts, partial(self._turn, f"scan:{server}"))
+        self._polls[server] = Poll(
+            server,
+            self.database,
+            self._models,
+            self.settings,
+            partial(self._turn, f"poll:{server}"),
+            partial(self._events.store_missed, server),
+        )
         self._events.add(
             server,
             Source(
@@ -201,6 +213,38 @@ class AppLedger:
                 settled += scan.run(pipeline.transport, stopping, yielding)
         return settled
 
+    def poll(self, stopping: Callable[[], bool] = bool) -> int:
+        """Ask Postal for events that never came; return how many were missed.
+
+        Postal is not asked while sending is suppressed.
+
+        :param stopping: Asked before each mail whether to go on another time.
+        """
+        missed = 0
+        for server, poll in self._polls.items():
+            pipeline = self._pipelines[server]()
+            if not stopping() and not pipeline.is_suppressed(self.app):
+                missed += poll.run(pipeline.transport, stopping)
+        return missed
+
+    def reconcile(self, since: datetime) -> tuple[int, int]:
+        """Ask Postal now for the events of all messages since a time.
+
+        It takes as long as the bound on calls in a minute lets it.
+
+        :param since: When the first of them was stored, as it is stored.
+        :returns: The number of recipients that were asked for, and of missed events.
+        """
+        asked = missed = 0
+        for server, poll in self._polls.items():
+            began, transport = now(), self._pipelines[server]().transport
+            asked += poll.ask_since(since, began)
+            while poll.due(began):
+                missed += poll.run(transport, patient=False)
+                if poll.due(began):
+                    _sleep(1.0)
+        return asked, missed
+
     def drain(
         self,
         stopping: Callable[[], bool] = bool,
@@ -214,7 +258,8 @@ class AppLedger:
             sent = self.send_due(stopping, most=MOST_BEFORE_SETTLING)
             handled = self.process_due(stopping, most=MOST_BEFORE_SETTLING)
             done += sent + handled
-            if not self.settle(stopping, yielding) and not sent and not handled:
+            settled = self.settle(stopping, yielding) + self.poll(stopping)
+            if not (settled or sent or handled):
                 break
         return done
 
@@ -252,8 +297,14 @@ class AppLedger:
                 .limit(1)
             )
             times += [row.due_at for row in self.database.rows(query)]
-        event_due = self._events.store.next_due(self._pipelines)
-        return min([*times, *([event_due] if event_due else [])], default=None)
+        polls = [
+            poll.next_due()
+            for server, poll in self._polls.items()
+            if not self._pipelines[server]().is_suppressed(self.app)
+        ]
+        for due_at in (self._events.store.next_due(self._pipelines), *polls):
+            times += [] if due_at is None else [due_at]
+        return min(times, default=None)
 
     # ---- events
 

@@ -38,6 +38,7 @@ from .evidence import settle
 from .known import Known, known_ids
 from .lease import LeasedBody, LeaseExpiredError
 from .mapping import LedgerModels
+from .poll_times import FIRST_POLL
 from .restore import restore_message
 from .settings import LedgerSettings
 
@@ -115,11 +116,7 @@ class Deliverer:
         self._models = models
         self._mails = models.table("mail")
         self._recipients = models.table("recipient")
-        self._taken = (
-            sa.update(self._recipients)
-            .where(self._recipients.c.mail_id == sa.bindparam("taken_mail"))
-            .where(self._recipients.c.address == sa.bindparam("taken_address"))
-        )
+        self._taken = _taken(self._recipients)
         self._claims = claims
         self._pipeline = pipeline
         self._settings = settings
@@ -286,9 +283,10 @@ class Deliverer:
                 {
                     "taken_mail": attempt.mail.id,
                     "taken_address": address,
-                    "postal_id": status.id,
-                    "token": status.token,
-                    "told_at": now(),
+                    "taken_id": status.id,
+                    "taken_token": status.token,
+                    "taken_at": now(),
+                    "first_poll": now() + FIRST_POLL,
                 },
             )
             if not self._known or status.id > self._known[0].id:
@@ -317,6 +315,24 @@ class Deliverer:
         """
         with self._app.app_context():
             self._pipeline().report(self._app, message, outcome)
+
+
+def _taken(recipients: sa.Table) -> sa.Update:
+    """Build the update of a recipient that Postal has taken.
+
+    An event may have come before, and have set when the next one is asked for.
+    """
+    return (
+        sa.update(recipients)
+        .where(recipients.c.mail_id == sa.bindparam("taken_mail"))
+        .where(recipients.c.address == sa.bindparam("taken_address"))
+        .values(
+            postal_id=sa.bindparam("taken_id"),
+            token=sa.bindparam("taken_token"),
+            told_at=sa.bindparam("taken_at"),
+            poll_at=sa.func.coalesce(recipients.c.poll_at, sa.bindparam("first_poll")),
+        )
+    )
 
 
 def gives_up(mail: Any, settings: LedgerSettings, pause: timedelta) -> bool:

@@ -16,6 +16,7 @@ from .deliver import gives_up
 from .evidence import settle
 from .known import Known, known_ids
 from .mapping import LedgerModels
+from .poll_times import FIRST_POLL
 from .settings import LedgerSettings
 
 __all__ = ["Doubt", "Doubts"]
@@ -114,7 +115,12 @@ class Doubts:
         statement = (
             sa.update(recipients)
             .where(recipients.c.id == row_id, recipients.c.postal_id.is_(None))
-            .values(postal_id=found.id, token=found.token, told_at=now())
+            .values(
+                postal_id=found.id,
+                token=found.token,
+                told_at=now(),
+                poll_at=sa.func.coalesce(recipients.c.poll_at, now() + FIRST_POLL),
+            )
         )
         self._database.change(statement)
 

@@ -17,6 +17,7 @@ from ..vocabulary import EventType
 from ..webhooks.events import TrackingEvent
 from .columns import now, stored
 from .mapping import LedgerModels
+from .poll_times import pause_before_poll
 
 __all__ = ["Evidence", "Noted", "find_recipient", "same_mailbox", "settle"]
 
@@ -89,6 +90,7 @@ class Evidence:
                 "status_at": at,
                 "reason": None if reason is None else str(reason),
             }
+            values |= _next_poll(found.status, str(event.event_type))
         if values:
             connection.execute(
                 sa.update(recipients)
@@ -179,6 +181,14 @@ def _wins(
         return True
     before, after = _RANKS[EventType(old)], _RANKS[new]
     return after > before or (after == before and at >= old_at)
+
+
+def _next_poll(before: str | None, status: str) -> dict[str, Any]:
+    """Return when Postal's API is asked whether an event is missing, and how often."""
+    pause = pause_before_poll(status)
+    if pause is None or pause == pause_before_poll(before):
+        return {"polls": 0}
+    return {"polls": 0, "poll_at": now() + pause}
 
 
 def same_mailbox(one: str, other: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 from flask import Flask, current_app, request_started
@@ -22,7 +22,7 @@ from ..webhooks.events import TrackingEvent
 from ..webhooks.verify import VerifiedRequest
 from .app_ledger import AppLedger
 from .bind import Bind
-from .columns import now
+from .columns import now, stored
 from .commits import after_commit
 from .enqueue import Draft, insert, savepoint, write_draft
 from .evidence import find_recipient
@@ -31,12 +31,23 @@ from .purge import Purged, purge
 from .receipts import Receipts
 from .wake import Wake, wake_of
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Reconciled"]
 
 _log = logging.getLogger("flask_postal.ledger")
 
 #: Where an app keeps what its ledgers need: ledger -> state.
 _EXTENSION = "flask_postal_ledgers"
+
+
+class Reconciled(NamedTuple):
+    """What :meth:`.Ledger.reconcile` has done.
+
+    :param recipients: How many recipients Postal was asked about.
+    :param missed: How many events had never come.
+    """
+
+    recipients: int
+    missed: int
 
 
 class PostalServer(Protocol):
@@ -309,6 +320,22 @@ class Ledger:
         connection = session.connection(bind_arguments={"mapper": self.models.mail})
         found = find_recipient(connection, self.models, event, server)
         return None if found is None else self._record(session, found.mail_id)
+
+    def reconcile(self, since: datetime) -> Reconciled:
+        """Ask Postal for events of the current app's messages that never came.
+
+        The thread and the relay do it by themselves, for each message in its time; see
+        the page "After an outage". Receivers get the events as if their webhooks had
+        come, with ``source="poll"``.
+
+        :param since: An aware datetime: messages that were enqueued earlier are left
+            out.
+        :raises PostalError: if Postal can't be asked.
+        :raises ValueError: if the datetime is not aware.
+        """
+        if since.tzinfo is None:
+            raise ValueError("since must be an aware datetime")
+        return Reconciled(*self._usable().reconcile(stored(since)))
 
     # ---- by hand
 

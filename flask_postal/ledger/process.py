@@ -193,6 +193,30 @@ class Processor:
             raise attempt.interrupt
         return attempt.verdict
 
+    # ---- what never came
+
+    def store_missed(self, server: str, body: bytes, identity: str) -> bool:
+        """Store an event that was read from Postal's API, for receivers.
+
+        :param body: The body that its webhook would have had.
+        :returns: ``False`` if it is there already.
+        """
+        request = VerifiedRequest("tracking", body)
+        event = parse(request)
+        state: dict[str, Any] = {"state": "queued", "due_at": now()}
+        if not self._receivers(event):
+            state = {"state": "done", "verdict": Dispatched.HANDLED.value}
+        state |= {"source": "poll"}
+        try:
+            number, noted = self._store(server, request, event, identity, state)
+        except sa.exc.IntegrityError:
+            if self.store.find(identity) is None:
+                raise
+            return False
+        self._sources[server].noted(noted)
+        self._wake([number])
+        return True
+
     # ---- later
 
     def process(self, event_id: int) -> str | None:

@@ -24,7 +24,8 @@ REPORT = 60.0
 class Relay:
     """Delivers what is due, again and again.
 
-    Other threads call the receivers of events, and settle what is doubtful.
+    Other threads call the receivers of events, and ask Postal about doubtful messages
+    and missing events.
 
     :param threads: The number of messages that are sent at a time. Half as many events
         are handled at a time.
@@ -40,7 +41,7 @@ class Relay:
         self._pace = None if rate is None else _Pace(rate)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._counts = {"attempts": 0, "settled": 0, "events": 0}
+        self._counts = {"attempts": 0, "settled": 0, "events": 0, "missed": 0}
         self._failing: set[str] = set()  # names of threads
 
     def stop(self) -> None:
@@ -87,7 +88,9 @@ class Relay:
         released = self._ledger.release_expired()
         settled = self._ledger.settle(self._stopping.is_set)
         self._count("settled", settled)
-        return released + settled
+        missed = self._ledger.poll(self._stopping.is_set)
+        self._count("missed", missed)
+        return released + settled + missed
 
     def _repeat(self, job: Callable[[], int]) -> None:
         while not self._stopping.is_set():
@@ -136,7 +139,8 @@ class Relay:
         _log.info(
             "%(attempts)d attempts to deliver a message,"
             " %(settled)d doubtful messages settled,"
-            " %(events)d attempts to handle an event",
+            " %(events)d attempts to handle an event,"
+            " %(missed)d events whose webhook never came",
             counts,
         )
 

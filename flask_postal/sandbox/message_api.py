@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from .mail_reader import PostalMail, base64_lines
@@ -41,10 +42,16 @@ def describe_deliveries(store: Store, mail: Mail) -> list[dict[str, Any]]:
             "sent_with_ssl": bool(delivery["sent_with_ssl"]),
             "log_id": delivery["log_id"],
             "time": delivery["time"],
-            "timestamp": delivery["timestamp"],
+            "timestamp": _as_stored(delivery["timestamp"]),
         }
         for delivery in store.deliveries(mail.id)
     ]
+
+
+def _as_stored(seconds: float) -> float:
+    """Return a time as Postal's database has it: in microseconds, rounded half up."""
+    exact = Decimal(repr(seconds)).quantize(Decimal("0.000001"), rounding=ROUND_HALF_UP)
+    return float(exact)
 
 
 def _status(store: Store, mail: Mail) -> dict[str, Any]:

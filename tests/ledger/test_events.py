@@ -28,7 +28,7 @@ from flask_postal.webhooks.inbound import parse_inbound
 from flask_postal.webhooks.tracking import parse_tracking
 
 from ..captures import CAPTURES, PUBLIC_KEY_P, Recorded
-from .world import World, alive, enqueue, past, run, transport, until
+from .world import World, end_threads, enqueue, past, run, transport, until
 
 SENT = Recorded.load("webhooks/MessageSent")
 MAIL = Recorded.load("inbound/raw-json")
@@ -665,7 +665,7 @@ def test_the_thread_of_the_process_retries(make_world: Callable[..., World]) -> 
     with tracking_received.connected_to(receiver), world.app.app_context():
         SENT.post(world.app.test_client())
         until(lambda: [row.state for row in events(world)] == ["done"])
-        until(lambda: not alive())
+        end_threads()
     assert len(receiver.calls) == 3
 
 

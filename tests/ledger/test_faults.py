@@ -26,8 +26,8 @@ from ..mails import message
 from ..test_seams import Recorder
 from .world import (
     World,
-    alive,
     change,
+    end_threads,
     enqueue,
     event,
     note,
@@ -47,7 +47,7 @@ def world(database_url: str) -> Iterator[World]:
         made.db.create_all()
         yield made
         made.session.remove()
-        until(lambda: not alive())
+        end_threads()
         made.db.engine.dispose()
 
 
@@ -319,7 +319,7 @@ def test_a_thread_that_can_not_be_started_is_started_by_the_next_commit(
         enqueue(world, subject="the next one")
         until(lambda: states(world) == ["accepted"] * 2)
         world.session.remove()
-        until(lambda: not alive())
+        end_threads()
         world.db.engine.dispose()
 
 
@@ -336,7 +336,7 @@ def test_the_first_request_sends_what_an_earlier_process_has_left(
     world.app.test_client().get("/")
     with world.app.app_context():
         until(lambda: states(world) == ["accepted"])
-        until(lambda: not alive())
+        end_threads()
         world.db.engine.dispose()
 
 

@@ -16,7 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_postal import EventType, Postal, TrackingEvent
-from flask_postal.ledger import Ledger
+from flask_postal.ledger import Ledger, thread
 from flask_postal.sandbox import Sandbox
 from flask_postal.sending.payload import Body
 
@@ -132,6 +132,12 @@ def wait_until(world: World, expected: list[str]) -> None:
 
 def alive() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "flask-postal-ledger"]
+
+
+def end_threads() -> None:
+    """End all threads, as at the end of the process."""
+    thread._stop_all()
+    until(lambda: not alive())
 
 
 def event(kind: str, *, at: int = 0, **about: Any) -> TrackingEvent:
