@@ -314,16 +314,34 @@ class Postal:
         found: MailMixin | None = self._with_ledger().mail_of(self.key, event)
         return found
 
+    def health(self) -> dict[str, float | int | None]:
+        """Return numbers for a health endpoint: ages in seconds, and counts.
+
+        It takes a few milliseconds, and tells no addresses. An age is ``None`` if there
+        is nothing of the kind.
+
+        :returns: ``seconds_since_event`` and ``seconds_since_accepted``, since the last
+            webhook and the last message that Postal took; ``oldest_due_mail`` and
+            ``oldest_due_event``, how long those have waited that could be worked on;
+            ``doubtful_mails`` and ``dead_events``, counted up to 1,000; and
+            ``webhook_keys_age``, since the keys were fetched from Postal, ``None`` if
+            they are configured.
+        :raises ConfigurationError: without a ledger.
+        """
+        ledger, app = self._with_ledger("health()"), self._app()
+        keys_age = self._webhooks_of(app).keys_age
+        return {**ledger.health(self.key), "webhook_keys_age": keys_age}
+
     def _pipeline_of(self, app: Flask) -> SendPipeline:
         return self._of(app).pipeline
 
     def _settings_of(self, app: Flask) -> Settings:
         return self._of(app).settings
 
-    def _with_ledger(self) -> Ledger:
+    def _with_ledger(self, what: str = "enqueue()") -> Ledger:
         if self.ledger is None:
             raise ConfigurationError(
-                "enqueue() needs a ledger: install Flask-Postal[ledger], and write"
+                f"{what} needs a ledger: install Flask-Postal[ledger], and write"
                 " Postal(ledger=Ledger(db)) with flask_postal.ledger.Ledger"
             )
         ledger: Ledger = self.ledger

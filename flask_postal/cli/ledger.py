@@ -1,4 +1,4 @@
-"""Commands about the ledger: relay, mails, retry, cancel, purge."""
+"""Commands about the ledger: relay, mails, retry, cancel, purge, forget."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .group import explained, find_postal, logged, name_option, postal_cli
 __all__ = [
     "cancel_command",
     "find_ledger",
+    "forget_command",
     "ledger_explained",
     "mails_command",
     "purge_command",
@@ -159,17 +160,47 @@ def cancel_command(
 @postal_cli.command("purge")
 @name_option
 def purge_command(name: str | None) -> None:
-    """Delete messages of the ledger that are older than the settings keep.
+    """Delete messages and events that are older than the settings keep.
 
-    The content of accepted messages after POSTAL_KEEP_CONTENT days (7), and finished
-    messages after POSTAL_KEEP_ROWS days (90). Run it every night.
+    The content of accepted messages and the bodies of events after POSTAL_KEEP_CONTENT
+    days (7), and finished messages and events after POSTAL_KEEP_ROWS days (90). Run it
+    every night.
     """
     ledger = find_ledger(find_postal(name))
     with ledger_explained():
         purged = ledger.purge()
     click.echo(
-        f"deleted {purged.mails} messages, and the content of {purged.contents} others"
+        f"deleted {purged.mails} messages, and the content of {purged.contents} others;"
+        f" {purged.events} events, and the body of {purged.bodies} others"
     )
+
+
+@postal_cli.command("forget")
+@name_option
+@click.argument("address")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def forget_command(
+    name: str | None,
+    address: str,
+    yes: bool,  # noqa: FBT001
+) -> None:
+    """Erase what the ledger keeps about an address."""
+    ledger = find_ledger(find_postal(name))
+    if not yes:
+        click.confirm(
+            f"Erase all messages to {address} and events about it?", abort=True
+        )
+    with ledger_explained():
+        done = ledger.forget(address)
+    click.echo(
+        f"erased {done.recipients} recipients, the content of {done.mails} messages,"
+        f" and {done.events} events"
+    )
+    if done.waiting:
+        click.echo(
+            f"the content of {done.waiting} messages to other recipients too stays"
+            " until they are sent, and purged"
+        )
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from .columns import now, stored
 from .commits import after_commit
 from .enqueue import Draft, insert, savepoint, write_draft
 from .evidence import find_recipient
+from .forget import Forgotten, forget
+from .health import health_of
 from .mapping import LedgerModels, default_models, join
 from .purge import Purged, purge
 from .receipts import Receipts
@@ -337,6 +339,10 @@ class Ledger:
             raise ValueError("since must be an aware datetime")
         return Reconciled(*self._usable().reconcile(stored(since)))
 
+    def health(self, server: str) -> dict[str, float | int | None]:
+        """Return numbers about a Postal's messages; see :meth:`.Postal.health`."""
+        return health_of(self._usable().database, self.models, server)
+
     # ---- by hand
 
     def get(self, mail_id: int) -> Any:
@@ -434,12 +440,25 @@ class Ledger:
     def purge(self) -> Purged:
         """Delete what is older than the settings keep, in small transactions.
 
-        That is the content of accepted and cancelled messages after
-        :data:`POSTAL_KEEP_CONTENT` days, and finished messages after
-        :data:`POSTAL_KEEP_ROWS` days. Unfinished messages stay.
+        That is the content of accepted and cancelled messages, and the bodies of
+        events that are done, after :data:`POSTAL_KEEP_CONTENT` days; and finished
+        messages, and events with their receipts, after :data:`POSTAL_KEEP_ROWS` days.
+        What is not finished stays.
         """
         ledger = self._usable()
         return purge(ledger.database, self.models, ledger.settings)
+
+    def forget(self, address: str) -> Forgotten:
+        """Erase what is kept about an address, in small transactions.
+
+        Its rows as a recipient, the content of messages to it, with their subject and
+        metadata, and the events about mail that it received or sent. A message that is
+        not sent yet is cancelled; if it has other recipients, they still get it.
+
+        :param address: The address, in any spelling of upper and lower case.
+        :returns: What was erased.
+        """
+        return forget(self._usable().database, self.models, address)
 
     def _move(self, record: Any, before: tuple[str, ...], **values: Any) -> None:
         """Set the state of a message or an event, in the caller's transaction."""

@@ -1,7 +1,7 @@
 """Deletes what is older than the settings keep, in small transactions.
 
-Unfinished messages always stay, and so does the content of failed ones, which can be
-sent again.
+Unfinished messages and events always stay, and so does the content of failed ones,
+which can be sent again. A dead event stays whole until its row is deleted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from .columns import now
-from .content import mail_of_owner, owner_of_mail
+from .content import mail_of_owner, owner_of_event, owner_of_mail
 from .database import Database
+from .forget import delete_events
 from .mapping import LedgerModels
 from .settings import LedgerSettings
 
@@ -34,10 +35,14 @@ class Purged:
 
     :param contents: The number of messages whose content was deleted.
     :param mails: The number of messages that were deleted.
+    :param bodies: The number of events whose body was deleted.
+    :param events: The number of events that were deleted, with their receipts.
     """
 
     contents: int
     mails: int
+    bodies: int = 0
+    events: int = 0
 
 
 def purge(database: Database, models: LedgerModels, settings: LedgerSettings) -> Purged:
@@ -52,7 +57,51 @@ def purge(database: Database, models: LedgerModels, settings: LedgerSettings) ->
         owners = [owner_of_mail(number) for number in ids]
         database.change(sa.delete(content).where(content.c.owner.in_(owners)))
         contents += len(ids)
-    return Purged(contents, mails)
+    events = 0
+    for ids in _old_events(database, models, ("done", "dead"), settings.keep_rows):
+        database.run(partial(delete_events, models=models, ids=ids))
+        events += len(ids)
+    bodies = 0
+    for ids in _old_events(database, models, ("done",), settings.keep_content):
+        bodies += database.run(partial(_delete_bodies, models=models, ids=ids))
+    return Purged(contents, mails, bodies, events)
+
+
+def _old_events(
+    database: Database, models: LedgerModels, states: Sequence[str], days: float
+) -> Iterator[list[int]]:
+    """Iterate over the ids of events that are finished and older than some days.
+
+    Ids grow with the time, so that it goes through them until they are not as old.
+    """
+    events, last = models.table("event"), 0
+    before = now() - timedelta(days=days)
+    while True:
+        rows = database.rows(
+            sa.select(events.c.id, events.c.state, events.c.created_at)
+            .where(events.c.id > last)
+            .order_by(events.c.id)
+            .limit(BATCH)
+        )
+        old = [row for row in rows if row.created_at < before]
+        if not old:
+            return
+        last = rows[-1].id
+        if ids := [row.id for row in old if row.state in states]:
+            yield ids
+
+
+def _delete_bodies(
+    connection: sa.Connection, models: LedgerModels, ids: Sequence[int]
+) -> int:
+    """Delete the bodies of events; return how many events had one."""
+    events, content = models.table("event"), models.table("content")
+    owners = [owner_of_event(number) for number in ids]
+    query = sa.select(content.c.owner).where(content.c.owner.in_(owners)).distinct()
+    large = len(connection.execute(query).all())
+    connection.execute(sa.delete(content).where(content.c.owner.in_(owners)))
+    inline = sa.update(events).where(events.c.id.in_(ids), events.c.body.is_not(None))
+    return large + connection.execute(inline.values(body=None)).rowcount
 
 
 def _old_mails(

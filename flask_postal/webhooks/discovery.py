@@ -89,6 +89,11 @@ class DiscoveredKeys:
             keys = self._matching(kid, self._clock())
         return keys
 
+    @property
+    def age(self) -> float | None:
+        """Seconds since the keys were fetched; ``None`` if they never were."""
+        return self._clock() - self._fetched if self._keys else None
+
     def _matching(self, kid: str | None, now: float) -> tuple[PublicKey, ...]:
         if now - self._fetched >= KEPT:
             return ()

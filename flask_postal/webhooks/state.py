@@ -69,6 +69,11 @@ class WebhookState:
         """
         return self._discovered is not None
 
+    @property
+    def keys_age(self) -> float | None:
+        """Seconds since the keys were fetched; ``None`` if they were not fetched."""
+        return None if self._discovered is None else self._discovered.age
+
     def max_bytes(self, hook: str) -> int:
         """Return the largest accepted body in bytes.
 

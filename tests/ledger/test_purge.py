@@ -146,7 +146,8 @@ def test_the_settings_say_how_long(world: World) -> None:
     age(world, 1.5)
     assert run(world, "purge") == (
         0,
-        "deleted 0 messages, and the content of 1 others\n",
+        "deleted 0 messages, and the content of 1 others;"
+        " 0 events, and the body of 0 others\n",
     )
     age(world, 2.5)
     assert run(world, "purge")[1].startswith("deleted 1 messages")
