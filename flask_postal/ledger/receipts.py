@@ -41,9 +41,9 @@ class Receipt:
     __slots__ = ("event_id", "kept", "receiver")
 
     def __init__(self, event_id: int, receiver: str | None) -> None:
-        self.event_id = event_id
-        self.receiver = receiver
-        self.kept = False
+        self.event_id: int = event_id
+        self.receiver: str | None = receiver
+        self.kept: bool = False
 
 
 class Receipts:
