@@ -241,8 +241,8 @@ class Ledger:
     def sweep(self, limit: int = 1000) -> list[tuple[str, int]]:
         """Free what has a lease that ran out, and return what is due now.
 
-        For a queue's scheduled job, which finds what the queue has lost. Only
-        :meth:`drain` and the relay look for doubtful messages.
+        For a queue's scheduled job, which finds what the queue has lost, and should
+        call :meth:`settle` too.
 
         :returns: Pairs of ``"mail"`` and an id, for :meth:`deliver`, and of ``"event"``
             and an id, for :meth:`process`.
@@ -250,6 +250,18 @@ class Ledger:
         ledger = self._usable()
         ledger.release_expired()
         return ledger.due(limit)
+
+    def settle(self) -> int:
+        """Ask Postal about doubtful messages and missing events that are due.
+
+        The relay, the thread and :meth:`drain` do it by themselves. One process does it
+        at a time.
+
+        :returns: The number of messages that are settled and of events that were
+            missed.
+        """
+        ledger = self._usable()
+        return ledger.settle() + ledger.poll()
 
     def drain(self, stopping: Callable[[], bool] = bool) -> int:
         """Do all that is due now, in the calling thread.

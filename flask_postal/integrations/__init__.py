@@ -1,0 +1,1 @@
+"""Bridges to other packages. Each module needs an extra, and nothing imports them."""
