@@ -33,6 +33,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 _SEPARATORS = re.compile("([\u2028\u2029])")
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
+_2_63 = 2**63
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -82,8 +83,11 @@ def as_subject(value: Any) -> str | None:
 
 
 def as_int(value: Any) -> int | None:
-    """Return an int, or ``None`` for anything else, including a bool."""
-    return value if type(value) is int else None
+    """Return an int that a database can store, or ``None`` for anything else.
+
+    A bool is none, and neither is a number of more than 64 bits.
+    """
+    return value if type(value) is int and -_2_63 <= value < _2_63 else None
 
 
 def as_bool(value: Any) -> bool | None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import PayloadError
-from ..values import as_str, read_json_object, utc_time
+from ..values import as_int, as_str, read_json_object, utc_time
 from .events import InboundEvent
 from .mail.base64_mail import Base64Mail, cut_out, decode
 from .mail.fields import FieldsMail
@@ -157,7 +157,7 @@ def _unquote(text: str) -> str:
 def _number(value: Any) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value) if len(value) < 19 else None
-    return value if type(value) is int else None
+    return as_int(value)
 
 
 def _float(value: Any) -> Any:

@@ -14,7 +14,9 @@ import sqlalchemy as sa
 
 from flask_postal import (
     ConfigurationError,
+    Dispatched,
     RejectMail,
+    VerifiedRequest,
     inbound_received,
     server_event_received,
     tracking_received,
@@ -230,6 +232,24 @@ def _sent(written: str) -> bytes:
         b'{"event": "MessageSent", "uuid": "u", "payload": {"status": "Sent",'
         b' "message": {"token": "t"}, "timestamp": %s}}' % written.encode()
     )
+
+
+@pytest.mark.parametrize("number", [10**30, -(10**30), 2**63, 2**63 - 1, -1])
+def test_numbers_of_any_size_are_stored(world: World, number: int) -> None:
+    """Another tenant of the same Postal can send anything, with a valid signature."""
+    receiver = Failing()
+    body = json.loads(SENT.body)
+    body["payload"]["message"] |= {
+        "id": number,
+        "token": "t" * 999,
+        "to": "A\0" * 500,
+        "message_id": "é" * 5000,
+    }
+    request = VerifiedRequest("tracking", json.dumps(body).encode())
+    with tracking_received.connected_to(receiver):
+        assert world.postal.webhooks.handle(request) is Dispatched.HANDLED
+    (event,) = receiver.calls
+    assert event.id == (number if abs(number) < 2**63 else None)
 
 
 # ---- duplicates
