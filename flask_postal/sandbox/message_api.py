@@ -55,10 +55,11 @@ def _as_stored(seconds: float) -> float:
 
 
 def _status(store: Store, mail: Mail) -> dict[str, Any]:
-    held = mail.last_attempt if mail.status == "Held" else None
+    last = None if mail.last_attempt is None else _as_stored(mail.last_attempt)
+    held = last if mail.status == "Held" else None
     return {
         "status": mail.status,
-        "last_delivery_attempt": mail.last_attempt,
+        "last_delivery_attempt": last,
         "held": mail.status == "Held",
         "hold_expiry": held + MAX_HOLD if held is not None else None,
     }
