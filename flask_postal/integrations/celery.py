@@ -55,11 +55,9 @@ def init_celery(
             )
         return app.app_context()
 
-    options = {
-        "acks_late": True,
-        "reject_on_worker_lost": True,
-        "ignore_result": True,
-    }
+    # Shared tasks would be those of every other Celery app in the process, too.
+    common = {"shared": False, "ignore_result": True}
+    options = {**common, "acks_late": True, "reject_on_worker_lost": True}
 
     def deliver(mail_id: int) -> None:
         with context():
@@ -80,7 +78,7 @@ def init_celery(
         "mail": celery.task(name="flask_postal.deliver", **options)(deliver),
         "event": celery.task(name="flask_postal.process", **options)(process),
     }
-    celery.task(name="flask_postal.sweep", ignore_result=True)(sweep)
+    celery.task(name="flask_postal.sweep", **common)(sweep)
     broker = _Broker()
 
     def send(kind: str, number: int, **how: Any) -> None:

@@ -38,7 +38,6 @@ class Effect(db.Model):  # type: ignore[misc]
     event: Mapped[str] = mapped_column(sa.String(80))
 
 
-@tracking_received.connect
 def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
     db.session.add(Effect(event=f"{event.metadata['number']} {event.event_type}"))
     db.session.flush()
@@ -47,6 +46,7 @@ def on_tracking(app: Flask, event: Any, **extra: Any) -> None:
 
 app = Flask(__name__)
 app.config.from_prefixed_env()
+tracking_received.connect(on_tracking, app)
 celery = Celery("shop", broker=os.environ["SHOP_BROKER"])
 celery.conf.update(
     worker_prefetch_multiplier=1,
