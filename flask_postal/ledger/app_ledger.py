@@ -134,6 +134,7 @@ class AppLedger:
             self.settings,
             partial(self._turn, f"poll:{server}"),
             partial(self._events.store_missed, server),
+            receives=lambda: server in self.app.blueprints,
         )
         self._events.add(
             server,
@@ -258,16 +259,21 @@ class AppLedger:
             sent = self.send_due(stopping, most=MOST_BEFORE_SETTLING)
             handled = self.process_due(stopping, most=MOST_BEFORE_SETTLING)
             done += sent + handled
-            settled = self.settle(stopping, yielding) + self.poll(stopping)
+            settled = self.settle(stopping, yielding)
+            settled += self.poll(lambda: stopping() or yielding())
             if not (settled or sent or handled):
                 break
         return done
 
     def due(self, limit: int) -> list[tuple[str, int]]:
-        """Return kinds and ids of what is due: events first, the oldest first."""
-        events = [("event", number) for number in self._events.due(limit)]
-        mails = self._due_mails(limit - len(events)) if len(events) < limit else []
-        return [*events, *(("mail", number) for number in mails)]
+        """Return kinds and ids of what is due: events first, the oldest first.
+
+        Neither keeps the other out: each gets half of the limit if both need it.
+        """
+        events, mails = self._events.due(limit), self._due_mails(limit)
+        mails = mails[: max(limit - len(events), limit // 2)]
+        events = events[: limit - len(mails)]
+        return [*(("event", n) for n in events), *(("mail", n) for n in mails)]
 
     def any_mail_due(self) -> bool:
         """Tell whether a message is due."""

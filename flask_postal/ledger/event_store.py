@@ -7,6 +7,7 @@ a process that was stopped for longer than its lease writes nothing any more.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,14 +22,28 @@ from .failures import with_failures
 from .mapping import LedgerModels
 from .settings import LedgerSettings
 
-__all__ = ["INLINE", "PATIENCE", "Claimed", "EventStore", "Stored"]
+__all__ = ["INLINE", "PATIENCE", "Claimed", "EventStore", "Stored", "log_dead"]
 
+_log = logging.getLogger("flask_postal.ledger")
+
+#: Leases that ran out and are looked at together.
+EXPIRED = 100
 #: Bytes of a body that is kept in the row of its event.
 INLINE = 64 * 1024
 #: Seconds for which storing is repeated while the database fails. Postal waits 5 s.
 PATIENCE = 2.0
 #: Why an attempt failed whose process did not come back.
 CRASHED = "the process that was calling the receivers did not finish"
+
+
+def log_dead(event_id: int) -> None:
+    """Log that an event is given up."""
+    _log.error(
+        "event %d is dead: its receivers have failed for too long; see `flask postal"
+        " events show %d`, and `retry` it once the cause is mended",
+        event_id,
+        event_id,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,17 +248,35 @@ class EventStore:
     def release_expired(self) -> int:
         """Free events whose lease has run out; return how many."""
         events = self._events
-        expired = (events.c.state == "claimed", events.c.due_at <= now())
-        if not self.database.rows(sa.select(events.c.id).where(*expired).limit(1)):
-            return 0
-        over = events.c.tried_at < now() - self._give_up
-        dead = sa.update(events).where(*expired, over)
-        queued = sa.update(events).where(*expired)
-        return self.database.change(
-            dead.values(state="dead", due_at=None, error=CRASHED)
-        ) + self.database.change(
-            queued.values(state="queued", due_at=now(), error=CRASHED)
+        query = sa.select(*self._but_body()).where(
+            events.c.state == "claimed", events.c.due_at <= now()
         )
+        rows = self.database.rows(query.limit(EXPIRED))
+        return sum(self._release(row) for row in rows)
+
+    def _release(self, row: Any) -> bool:
+        """Queue an event whose process did not come back.
+
+        At once the first time. A receiver may kill its process each time, and must not
+        do so for days without a pause.
+        """
+        events, pause = self._events, timedelta()
+        if row.attempts > 1:
+            pause = timedelta(seconds=self._settings.pause(row.attempts - 1))
+        over = now() + pause > row.tried_at + self._give_up
+        released = self.database.change(
+            sa.update(events)
+            .where(events.c.id == row.id, events.c.state == "claimed")
+            .where(events.c.attempts == row.attempts, events.c.due_at == row.due_at)
+            .values(
+                state="dead" if over else "queued",
+                due_at=None if over else now() + pause,
+                error=CRASHED,
+            )
+        )
+        if released and over:
+            log_dead(row.id)
+        return released == 1
 
     def due(self, servers: Iterable[str], limit: int) -> list[int]:
         """Return the ids of events that are due, the oldest first.

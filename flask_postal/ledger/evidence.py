@@ -80,7 +80,7 @@ class Evidence:
     def _update(self, connection: sa.Connection, found: Any, event: Any) -> None:
         recipients = self._recipients
         values: dict[str, Any] = {}
-        if found.postal_id is None and event.id is not None:
+        if found.postal_id is None and _is_id(event):
             values |= {"postal_id": event.id, "token": event.token}
         at = stored(event.timestamp or datetime.now(UTC))
         if _wins(event.event_type, at, found.status, found.status_at):
@@ -170,6 +170,11 @@ def find_recipient(
         if same_mailbox(candidate.envelope, event.recipient):
             return candidate
     return None
+
+
+def _is_id(event: TrackingEvent) -> bool:
+    """Tell whether an event has an id and a token as Postal makes them."""
+    return event.id is not None and event.id >= 0 and len(event.token or "") <= 64
 
 
 def _wins(

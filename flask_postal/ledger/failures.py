@@ -35,7 +35,8 @@ def failure_of(
 
 def line_of(error: BaseException, secrets: Iterable[str]) -> str:
     """Describe an error in a line."""
-    text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    # Not str(error): a bad __str__ of the app's own may raise.
+    text = "".join(traceback.format_exception_only(error)).partition("\n")[0]
     return clean(_hide(text, secrets), 500)
 
 

@@ -132,14 +132,17 @@ def _events(
 ) -> Iterator[list[int]]:
     """Iterate over the ids of events that an address has received or sent."""
     events = models.table("event")
-    query = sa.select(events.c.id).where(events.c.address.in_(spellings)).limit(BATCH)
+    # One that is being handled stays: its receivers would work for another event.
+    free = events.c.state != "claimed"
+    query = sa.select(events.c.id).where(events.c.address.in_(spellings), free)
+    query = query.limit(BATCH)
     while rows := database.rows(query):
         yield [row.id for row in rows]
     # Mail names its author in the headers too, and these are in the body only.
     last = 0
     query = (
         sa.select(events.c.id, events.c.body, events.c.media_type)
-        .where(events.c.kind == "inbound")
+        .where(events.c.kind == "inbound", free)
         .order_by(events.c.id)
         .limit(1)
     )

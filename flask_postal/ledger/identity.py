@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from ..values import as_dict, as_int, as_str
@@ -24,6 +24,8 @@ __all__ = ["identity_of", "identity_of_attempt", "identity_of_bounce"]
 
 #: A time with more digits is none of Postal's.
 _MAX_DIGITS = 40
+#: Seconds since 1970; the year 5138.
+_LATEST = 10**11
 
 
 def identity_of(server: str, event: Event, body: bytes) -> str:
@@ -92,11 +94,11 @@ def _micros(written: Any) -> int | None:
     float 5 to 13 % of the times would differ from those that its API tells.
     """
     if type(written) is int:
-        return written * 1_000_000
+        return written * 1_000_000 if abs(written) < _LATEST else None
     if not isinstance(written, _Text) or len(written) > _MAX_DIGITS:
         return None
     try:
         exact = Decimal(written) * 1_000_000
         return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
-    except InvalidOperation:  # an exponent that makes it larger than Postal's times
+    except ArithmeticError:  # an exponent that makes it larger than Postal's times
         return None

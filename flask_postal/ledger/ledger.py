@@ -465,7 +465,8 @@ class Ledger:
 
         Its rows as a recipient, the content of messages to it, with their subject and
         metadata, and the events about mail that it received or sent. A message that is
-        not sent yet is cancelled; if it has other recipients, they still get it.
+        not sent yet is cancelled; if it has other recipients, they still get it. An
+        event whose receivers are running stays: a receiver can't forget its own.
 
         :param address: The address, in any spelling of upper and lower case.
         :returns: What was erased.

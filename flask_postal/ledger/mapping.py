@@ -39,7 +39,7 @@ _INDEXES = {
         *(("mail_id",), ("server", "postal_id"), ("envelope",)),
         ("poll_at",),
     ),
-    "event": (("state", "due_at"), ("recipient_id",), ("token",), ("address",)),
+    "event": (("state", "due_at"), ("recipient_id",), ("token", "state"), ("address",)),
     "receipt": (),
     "content": (),
 }
@@ -117,6 +117,10 @@ def join(models: LedgerModels) -> None:
             "LedgerModels: all five models must have the same __bind_key__, because"
             " they are written in one transaction"
         )
+    for name in ("mail", "event"):
+        # Else SQLite gives the number of a deleted row to the next one, and receipts
+        # would be taken for those of another event.
+        tables[name].kwargs["sqlite_autoincrement"] = True
     for (name, column), (target, on_delete) in _REFERENCES.items():
         if not tables[name].c[column].foreign_keys:
             tables[name].append_constraint(

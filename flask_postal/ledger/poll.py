@@ -56,6 +56,7 @@ class Poll:
     :param server: Its extension key.
     :param turn: Has one process ask at a time.
     :param store: Stores what was missed.
+    :param receives: Tells whether the app has the webhooks of this Postal.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Poll:
         settings: LedgerSettings,
         turn: Callable[[], Turn],
         store: Store,
+        receives: Callable[[], bool],
     ) -> None:
         self.server = server
         self.database = database
@@ -74,6 +76,7 @@ class Poll:
         self._recipients = models.table("recipient")
         self._turn = turn
         self._store = store
+        self._receives = receives
         self._not_before: datetime | None = None
 
     # ---- when
@@ -198,6 +201,10 @@ class Poll:
         pause = pause_before_poll(rows[0].status if rows else None, polls)
         self._set(row, None if pause is None else now() + pause, polls)
 
+    def ask_later(self, row: Any) -> None:
+        """Ask about a mail again later, because Postal could not be asked."""
+        self._set(row, now() + FIRST_POLL, row.polls)
+
     def stop(self, row: Any) -> None:
         """Never ask about a mail again: Postal does not have it any more."""
         self._set(row, None, row.polls)
@@ -223,6 +230,10 @@ class Poll:
             .where(recipients.c.told_at < at - FIRST_POLL)
             .values(poll_at=at)
         )
+
+    def expects_webhooks(self) -> bool:
+        """Tell whether the app has webhooks; one that only sends needs no alarm."""
+        return self._receives() or self.last_webhook() is not None
 
     def last_webhook(self) -> datetime | None:
         """Return when the last webhook was stored; ``None`` if none ever was."""
@@ -262,6 +273,8 @@ class _Round:
                 try:
                     missed += self._ask(row)
                 except PostalError as error:
+                    # The others must not wait for one that always fails.
+                    self._poll.ask_later(row)
                     if not self._patient:
                         raise
                     self.not_before = now() + MINUTE
@@ -336,6 +349,8 @@ class _Round:
     def _note_silence(self, row: Any) -> None:
         """Log an error once several mails have had no event at all."""
         if row.status is not None or row.told_at is None:
+            return
+        if not self._poll.expects_webhooks():
             return
         if row.told_at > now() - FIRST_POLL:
             return

@@ -8,6 +8,7 @@ longer pauses, until the event is ``dead``.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from flask import Flask
 
 from ..errors import ConfigurationError, PayloadError
 from ..receivers import receiver_name
+from ..signals import inbound_received, server_event_received, tracking_received
 from ..webhooks.dispatch import (
     Called,
     Dispatched,
@@ -31,7 +33,7 @@ from ..webhooks.events import InboundEvent, ServerEvent, TrackingEvent
 from ..webhooks.handle import parse
 from ..webhooks.verify import VerifiedRequest
 from .columns import clean, now
-from .event_store import PATIENCE, Claimed, EventStore, Stored
+from .event_store import PATIENCE, Claimed, EventStore, Stored, log_dead
 from .evidence import Noted
 from .failures import failure_of, line_of
 from .identity import identity_of
@@ -122,7 +124,9 @@ class Processor:
         identity = identity_of(server, event, request.body)
         state: dict[str, Any]
         if self._later:
-            state = {"state": "queued", "due_at": now()}
+            # With a verdict, nobody here wants the event; the relay may still know who.
+            verdict = None if receivers else Dispatched.HANDLED.value
+            state = {"state": "queued", "due_at": now(), "verdict": verdict}
         elif receivers:
             state = self.store.first_claim()
         else:
@@ -134,6 +138,10 @@ class Processor:
             if row is None:
                 raise
             return self._duplicate(row)
+        except sa.exc.SQLAlchemyError as error:
+            # Not the whole error: it has the statement's values in it.
+            cause = getattr(error, "orig", None) or type(error).__name__
+            raise RuntimeError(f"the event can't be stored: {cause}") from None
         self._sources[server].noted(noted)
         if self._later:
             self._wake([number])
@@ -191,7 +199,8 @@ class Processor:
         attempt = self._handle(stored)
         if attempt.interrupt is not None:
             raise attempt.interrupt
-        return attempt.verdict
+        known = stored.claimed.verdict
+        return attempt.verdict if known is None else Dispatched(known)
 
     # ---- what never came
 
@@ -236,7 +245,7 @@ class Processor:
         following = self.store.next_of(stored.claimed)
         if following is not None:
             self._wake([following])
-        if isinstance(attempt.interrupt, (KeyboardInterrupt, SystemExit)):
+        if attempt.interrupt is not None and _ends_here(attempt.interrupt):
             raise attempt.interrupt
         return "done" if attempt.error is None else self._state_of(event_id)
 
@@ -270,12 +279,17 @@ class Processor:
 
     def _handle(self, stored: Stored) -> _Attempt:
         """Call the receivers of a claimed event, and write what became of it."""
-        claimed, attempt = stored.claimed, _Attempt([], [])
+        row, claimed, attempt = stored.row, stored.claimed, _Attempt([], [])
         event = self._event_of(stored, attempt)
         if event is not None:
             receivers = self._receivers(event)
             if receivers:
                 attempt = self._call(claimed, event, receivers)
+            elif row.error is None and (
+                row.verdict is not None or self._has_receivers()
+            ):
+                # Receivers are connected here, and this event has none.
+                attempt.outcomes.append(Dispatched.HANDLED)
             else:
                 attempt.outcomes.append(Dispatched.FAILED)
                 attempt.error = "no receiver is connected in the process that tried"
@@ -308,6 +322,11 @@ class Processor:
 
     # ---- receivers
 
+    def _has_receivers(self) -> bool:
+        """Tell whether a receiver of any kind of event is connected."""
+        signals = (tracking_received, inbound_received, server_event_received)
+        return any(signal.has_receivers_for(self._app) for signal in signals)
+
     def _receivers(self, event: Event) -> list[Callable[..., Any]]:
         return list(signal_of(event).receivers_for(self._app))
 
@@ -320,11 +339,16 @@ class Processor:
         together, or not at all.
         """
         attempt = _Attempt([], [])
-        groups = by_name(receivers)
+        named = by_name(receivers)
+        # Those without a name share nothing.
+        groups: list[tuple[str | None, list[Callable[..., Any]]]] = [
+            (None, [receiver]) for receiver in named.pop(None, [])
+        ]
+        groups += named.items()
         done: set[str] = set()
         if claimed.attempts > 1:
             done = self.store.done_receivers(claimed.id)
-        for name, group in groups.items():
+        for name, group in groups:
             known_as = None if name is None else _stored_name(name)
             if known_as is not None and known_as in done:
                 attempt.outcomes.append(Dispatched.HANDLED)
@@ -348,7 +372,11 @@ class Processor:
             event,
             group,
             postal=source.postal,
-            around=self._receipts.around(receipt, needed=groups > 1),
+            around=self._receipts.around(
+                receipt,
+                needed=groups > 1,
+                may_reject=isinstance(event, InboundEvent),
+            ),
             awaited=claimed.attempts == 1 and not self._later,
         )
         outcome, error = self._judged(claimed, called, receipt)
@@ -395,14 +423,19 @@ class Processor:
             return
         state = self.store.fail(claimed, verdict, attempt.error, attempt.failures)
         if state == "dead":
-            _log.error(
-                "event %d is dead: its receivers have failed for too long; see `flask"
-                " postal events show %d`, and `retry` it once the cause is mended",
-                claimed.id,
-                claimed.id,
-            )
+            log_dead(claimed.id)
         else:
             self._wake([])
+
+
+def _ends_here(error: BaseException) -> bool:
+    """Tell whether what a receiver raised ends this process.
+
+    In another thread than the main one it would end nothing but the thread, which would
+    handle no event any more.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    return in_main and isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
 def _with(event: Event, meta: dict[str, Any], source: Any) -> Event:
@@ -416,7 +449,8 @@ def _about(event: Event) -> dict[str, Any]:
     if isinstance(event, InboundEvent):
         kind, address = "inbound", event.message.envelope_sender
     elif isinstance(event, ServerEvent):
-        kind, address = "server", event.recipient
+        # About incoming mail too: its author is the stranger.
+        kind, address = "server", event.sender or event.recipient
     else:
         kind, address = str(event.event_type), event.recipient
     token = event.token

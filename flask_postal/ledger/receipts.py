@@ -58,7 +58,9 @@ class Receipts:
         self._insert = sa.insert(models.table("receipt"))
 
     @contextmanager
-    def around(self, receipt: Receipt, *, needed: bool = True) -> Iterator[None]:
+    def around(
+        self, receipt: Receipt, *, needed: bool, may_reject: bool
+    ) -> Iterator[None]:
         """Call receivers in the block, and commit their work with the receipt.
 
         It must be entered in the receivers' own app context. What they have not
@@ -66,22 +68,35 @@ class Receipts:
 
         :param needed: Whether the receipt is also committed if they have not used the
             session, because another receiver may make the event be handled again.
+        :param may_reject: Whether RejectMail decides about a mail.
         """
         self._listen()
         setattr(g, _KEY, (self, receipt))
         session = self._db.session
         try:
             yield
-        except RejectMail:
-            # It has decided about the mail: that must not be asked again.
+        except RejectMail as rejection:
             session.rollback()
-            self._commit()
+            if may_reject:
+                # It has decided about the mail: that must not be asked again.
+                self._note_verdict(receipt, 406 if rejection.bounce else 429)
+                self._commit()
             raise
         except BaseException:
             session.rollback()
             raise
         if session().in_transaction() or (needed and not receipt.kept):
             self._commit()
+
+    def _note_verdict(self, receipt: Receipt, verdict: int) -> None:
+        """Note what Postal is answered, in case that this process dies before."""
+        events = self._models.table("event")
+        mapper = {"mapper": self._models.receipt}
+        self._db.session.connection(bind_arguments=mapper).execute(
+            sa.update(events)
+            .where(events.c.id == receipt.event_id, events.c.verdict.is_(None))
+            .values(verdict=verdict)
+        )
 
     def _commit(self) -> None:
         try:

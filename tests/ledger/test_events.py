@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from flask_postal import (
     ConfigurationError,
     Dispatched,
     RejectMail,
+    TransportError,
     VerifiedRequest,
     inbound_received,
     server_event_received,
@@ -23,7 +25,7 @@ from flask_postal import (
 )
 from flask_postal.ledger import identity as identity_module
 from flask_postal.ledger.columns import now
-from flask_postal.ledger.event_store import INLINE
+from flask_postal.ledger.event_store import INLINE, EventStore
 from flask_postal.ledger.relay import Relay
 from flask_postal.testing import WebhookClient
 from flask_postal.webhooks.inbound import parse_inbound
@@ -530,13 +532,40 @@ def test_a_process_without_receivers_loses_no_event(
 ) -> None:
     world, receiver = make_world(POSTAL_EVENTS="later"), Failing()
     with world.app.app_context():
-        SENT.post(world.app.test_client())
+        with tracking_received.connected_to(receiver):
+            SENT.post(world.app.test_client())
         world.ledger.drain()
         (row,) = events(world)
         assert (row.state, "no receiver is connected" in row.error) == ("queued", True)
         alter(world, due_at=past())
         with tracking_received.connected_to(receiver):
             world.ledger.drain()
+    assert len(receiver.calls) == 1
+
+
+def test_what_nobody_wants_is_done_and_not_retried_for_days(
+    make_world: Callable[..., World],
+) -> None:
+    """Most apps have no receiver for events about the mail server."""
+    world, receiver = make_world(POSTAL_EVENTS="later"), Failing()
+    recorded = Recorded.load("webhooks/DomainDNSError")
+    with world.app.app_context(), tracking_received.connected_to(receiver):
+        for request in (SENT, recorded):
+            assert request.post(world.app.test_client()).status_code == 200
+        assert world.ledger.drain() == 2
+        assert [row.state for row in events(world)] == ["done", "done"]
+    assert len(receiver.calls) == 1
+
+
+def test_a_relay_may_have_receivers_that_the_web_process_has_not(
+    make_world: Callable[..., World],
+) -> None:
+    world, receiver = make_world(POSTAL_EVENTS="later"), Failing()
+    with world.app.app_context():
+        SENT.post(world.app.test_client())
+        with tracking_received.connected_to(receiver):
+            world.ledger.drain()
+        assert [row.state for row in events(world)] == ["done"]
     assert len(receiver.calls) == 1
 
 
@@ -704,3 +733,157 @@ def test_the_relay_processes_events(
         thread.join(20)
     assert len(receiver.calls) == 1
     assert "1 attempts to handle an event" in caplog.text
+
+
+# ---- what an attack has found
+
+
+def test_a_receiver_that_exits_ends_no_thread(make_world: Callable[..., World]) -> None:
+    world, receiver = make_world(POSTAL_EVENTS="later"), Failing(SystemExit(2))
+    with tracking_received.connected_to(receiver), world.app.app_context():
+        with client(world) as post:
+            for token in ("bad", "good"):
+                post.tracking("delivered", token=token)
+        relay = Relay(world.ledger.of(world.app))
+        thread = threading.Thread(target=relay.run)
+        thread.start()
+        until(lambda: [row.state for row in events(world)] == ["queued", "done"])
+        relay.stop()
+        thread.join(20)
+
+
+def test_a_rejection_is_answered_though_its_process_died(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It died after the receipt, and before Postal was answered."""
+
+    def die(*arguments: Any) -> None:
+        raise LookupError("killed")
+
+    receiver = Failing(RejectMail("no"))
+    with inbound_received.connected_to(receiver):
+        with monkeypatch.context() as patch:
+            patch.setattr(EventStore, "finish", die)
+            assert MAIL.post(world.app.test_client()).status_code == 500
+        alter(world, due_at=past())
+        assert MAIL.post(world.app.test_client()).status_code == 406
+        assert MAIL.post(world.app.test_client()).status_code == 406
+    assert len(receiver.calls) == 1
+
+
+def test_rejecting_what_is_no_mail_is_a_failure_like_others(world: World) -> None:
+    receiver = Failing(RejectMail("no"))
+    with tracking_received.connected_to(receiver):
+        assert SENT.post(world.app.test_client()).status_code == 200
+        assert [row.state for row in events(world)] == ["queued"]
+        assert world.count("receipt") == 0
+        alter(world, due_at=past())
+        world.ledger.drain()
+    assert len(receiver.calls) == 2
+
+
+def test_receivers_without_a_name_do_not_hold_each_other_up(world: World) -> None:
+    calls: list[str] = []
+
+    def receive(name: str, app: Any, event: Any, **extra: Any) -> None:
+        calls.append(name)
+        if name == "bad":
+            raise LookupError
+
+    bad, good = partial(receive, "bad"), partial(receive, "good")
+    with tracking_received.connected_to(bad), tracking_received.connected_to(good):
+        SENT.post(world.app.test_client())
+    assert sorted(calls) == ["bad", "good"]
+
+
+def test_a_receiver_that_kills_its_process_is_called_with_pauses(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking_received.connected_to(Failing()):
+        SENT.post(world.app.test_client())
+    ledger = world.ledger.of(world.app)
+    pauses = []
+    for attempts in (1, 2, 3):
+        alter(world, state="claimed", attempts=attempts, due_at=past())
+        ledger.release_expired()
+        pauses.append(round((events(world)[0].due_at - now()).total_seconds()))
+    assert pauses == [0, 30, 60]
+    tried = now() - timedelta(days=3)
+    alter(world, state="claimed", due_at=past(), tried_at=tried)
+    ledger.release_expired()
+    assert events(world)[0].state == "dead"
+    assert "event 1 is dead" in caplog.text
+
+
+def test_a_sweep_has_room_for_mails_and_events(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(POSTAL_EVENTS="later")
+    with world.app.app_context(), client(world) as post:
+        for number in range(6):
+            post.tracking("delivered", token=str(number))
+            enqueue(world)
+        kinds = [kind for kind, _ in world.ledger.sweep(4)]
+        assert kinds == ["event", "event", "mail", "mail"]
+        assert len(world.ledger.sweep()) == 12
+
+
+def test_the_log_has_no_values_of_an_event_that_can_not_be_stored(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking_received.connected_to(Failing()), client(world) as post:
+        world.db.drop_all()
+        assert post.tracking("delivered", "ana@example.com").status_code == 500
+    assert "the event can't be stored" in caplog.text
+    errors = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert all("ana@example.com" not in str(r.exc_text) for r in errors)
+
+
+@pytest.mark.parametrize("written", ["1e999999", "9" * 4297, "-" + "9" * 30])
+def test_times_that_are_none_have_an_identity(written: str) -> None:
+    body = _sent(written)
+    assert identity_module.identity_of("postal", parse_tracking(body), body)
+
+
+def test_an_error_that_can_not_be_shown_is_kept(world: World) -> None:
+    class UnshowableError(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    with tracking_received.connected_to(Failing(UnshowableError())):
+        assert SENT.post(world.app.test_client()).status_code == 200
+    (row,) = events(world)
+    assert (row.state, "UnshowableError" in row.error) == ("queued", True)
+
+
+def test_a_token_of_any_length_is_no_error_where_it_proves_a_recipient(
+    world: World,
+) -> None:
+    transport(world, TransportError("lost", maybe_sent=True))
+    record = enqueue(world)
+    world.ledger.drain()
+    with client(world) as post:
+        done = post.tracking(
+            "delivered", id=1, token="t" * 99, message_id=record.message_id
+        )
+    assert done.status_code == 200
+
+
+def test_numbers_are_not_used_again(world: World) -> None:
+    """A receipt would be taken for one of another event."""
+    with tracking_received.connected_to(Failing()), client(world) as post:
+        post.tracking("delivered", "ana@example.com")
+        world.ledger.forget("ana@example.com")
+        post.tracking("delivered", "bea@example.com")
+    assert [row.id for row in events(world)] == [2]
+
+
+def test_an_event_is_not_forgotten_while_it_is_handled(world: World) -> None:
+    def on_tracking(app: Any, event: Any, **extra: Any) -> None:
+        assert world.ledger.forget(event.recipient).events == 0
+        world.session.add(world.order(number=event.recipient))
+
+    with tracking_received.connected_to(on_tracking), client(world) as post:
+        for name in ("ana", "bea"):
+            post.tracking("delivered", f"{name}@example.com")
+    assert world.session.query(world.order).count() == 2

@@ -391,7 +391,47 @@ def test_nothing_is_asked_while_sending_is_suppressed(
         assert world.ledger.of(world.app).next_due() is None
 
 
+def test_a_mail_that_always_fails_holds_up_no_other(
+    world: World,
+    sandbox: Sandbox,
+    seen: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(transport: Any, number: int) -> Any:
+        if number == 1:
+            raise TransportError("HTTP 500", maybe_sent=False)
+        return fetch_deliveries(transport, number)
+
+    send(world, "ana", "bea")
+    silence(sandbox)
+    sandbox.advance(minutes=1)
+    monkeypatch.setattr(poll_module, "fetch_deliveries", failing)
+    make_due(world)
+    for _ in range(2):
+        world.ledger.drain()
+        world.ledger.of(world.app)._polls["postal"]._not_before = None
+    assert found(seen) == {"bea": ["delivered"]}
+    assert rows(world)[0].poll_at > now()
+
+
 # ---- the alarm
+
+
+def test_an_app_without_webhooks_makes_no_alarm(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(database_url, POSTAL_DEFAULT_SENDER="app@example.com")
+    world.postal._transport = None
+    with world.app.app_context(), sandboxed(world.app) as sandbox:
+        world.db.create_all()
+        send(world, "ana", "bea", "cleo", "dora")
+        sandbox.advance(minutes=1)
+        make_due(world)
+        world.ledger.drain()
+        assert [row.status for row in rows(world)] == ["delivered"] * 4
+        assert "don't arrive" not in caplog.text
+        world.session.remove()
+        world.db.engine.dispose()
 
 
 def test_silent_webhooks_make_one_alarm_in_an_hour(
