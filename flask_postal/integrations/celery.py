@@ -45,47 +45,7 @@ def init_celery(
     :param every: Seconds between two sweeps.
     """
 
-    def context() -> AbstractContextManager[object]:
-        if has_app_context():
-            return nullcontext()
-        if app is None:
-            raise ConfigurationError(
-                "the task has no app context; pass the app: init_celery(celery,"
-                " ledger, app)"
-            )
-        return app.app_context()
-
-    # Shared tasks would be those of every other Celery app in the process, too.
-    common = {"shared": False, "ignore_result": True}
-    options = {**common, "acks_late": True, "reject_on_worker_lost": True}
-
-    def deliver(mail_id: int) -> None:
-        with context():
-            ledger.deliver(mail_id)
-
-    def process(event_id: int) -> None:
-        with context():
-            ledger.process(event_id)
-
-    def sweep() -> None:
-        with context():
-            for kind, number in ledger.sweep():
-                # If workers are behind, the next sweep brings it again.
-                send(kind, number, expires=every)
-            ledger.settle()
-
-    tasks = {
-        "mail": celery.task(name="flask_postal.deliver", **options)(deliver),
-        "event": celery.task(name="flask_postal.process", **options)(process),
-    }
-    celery.task(name="flask_postal.sweep", **common)(sweep)
-    broker = _Broker()
-
-    def send(kind: str, number: int, **how: Any) -> None:
-        with broker.asked() as up:
-            if up:
-                tasks[kind].apply_async((number,), retry=False, **how)
-
+    tasks = _Tasks(celery, ledger, app, every)
     celery.conf.beat_schedule = {
         **(celery.conf.beat_schedule or {}),
         "flask_postal.sweep": {
@@ -94,7 +54,62 @@ def init_celery(
             "options": {"expires": every},
         },
     }
-    return send
+    return tasks.send
+
+
+class _Tasks:
+    """The tasks of a ledger; see :func:`init_celery`."""
+
+    def __init__(
+        self, celery: Any, ledger: Ledger, app: Flask | None, every: float
+    ) -> None:
+        self._ledger = ledger
+        self._app = app
+        self._every = every
+        self._broker = _Broker()
+        # Shared tasks would be those of every other Celery app in the process, too.
+        common = {"shared": False, "ignore_result": True}
+        late = {**common, "acks_late": True, "reject_on_worker_lost": True}
+
+        def deliver(mail_id: int) -> None:
+            with self._context():
+                ledger.deliver(mail_id)
+
+        def process(event_id: int) -> None:
+            with self._context():
+                ledger.process(event_id)
+
+        def sweep() -> None:
+            self._sweep()
+
+        self._tasks = {
+            "mail": celery.task(name="flask_postal.deliver", **late)(deliver),
+            "event": celery.task(name="flask_postal.process", **late)(process),
+        }
+        celery.task(name="flask_postal.sweep", **common)(sweep)
+
+    def send(self, kind: str, number: int, **how: Any) -> None:
+        """Send a task, unless the broker was down a moment ago."""
+        with self._broker.asked() as up:
+            if up:
+                self._tasks[kind].apply_async((number,), retry=False, **how)
+
+    def _sweep(self) -> None:
+        with self._context():
+            for kind, number in self._ledger.sweep():
+                # If workers are behind, the next sweep brings it again.
+                self.send(kind, number, expires=self._every)
+            self._ledger.settle()
+
+    def _context(self) -> AbstractContextManager[object]:
+        if has_app_context():
+            return nullcontext()
+        if self._app is None:
+            raise ConfigurationError(
+                "the task has no app context; pass the app: init_celery(celery,"
+                " ledger, app)"
+            )
+        return self._app.app_context()
 
 
 class _Broker:
