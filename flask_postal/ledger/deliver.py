@@ -322,6 +322,8 @@ def _taken(recipients: sa.Table) -> sa.Update:
 
     An event may have come before, and have set when the next one is asked for.
     """
+    poll_at = recipients.c.poll_at
+    first_poll = sa.bindparam("first_poll", type_=poll_at.type)
     return (
         sa.update(recipients)
         .where(recipients.c.mail_id == sa.bindparam("taken_mail"))
@@ -330,7 +332,7 @@ def _taken(recipients: sa.Table) -> sa.Update:
             postal_id=sa.bindparam("taken_id"),
             token=sa.bindparam("taken_token"),
             told_at=sa.bindparam("taken_at"),
-            poll_at=sa.func.coalesce(recipients.c.poll_at, sa.bindparam("first_poll")),
+            poll_at=sa.func.coalesce(poll_at, first_poll),
         )
     )
 
