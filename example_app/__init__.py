@@ -24,11 +24,11 @@ from flask_postal import (
     tracking_received,
 )
 
-from .models import db
+from .models import db, ledger
 
 __all__ = ["create_app", "postal"]
 
-postal = Postal()
+postal = Postal(ledger=ledger)
 csrf = CSRFProtect()
 
 #: Settings that are read from the environment, in addition to POSTAL_*.
@@ -61,7 +61,7 @@ def create_app(config: Mapping[str, Any] | None = None, **options: Any) -> Flask
     if not app.config["SECRET_KEY"]:
         app.config["SECRET_KEY"] = _secret_key(folder / "secret_key")
     app.config.setdefault(
-        "SQLALCHEMY_DATABASE_URI", f"sqlite:///{folder / 'helpdesk.sqlite'}"
+        "SQLALCHEMY_DATABASE_URI", f"sqlite:///{folder / 'desk.sqlite'}"
     )
     sender = f"Help desk <help@{app.config['MAIL_DOMAIN']}>"
     app.config.setdefault("POSTAL_DEFAULT_SENDER", sender)

@@ -18,14 +18,15 @@ from flask import (
 )
 from flask_wtf import FlaskForm
 from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 from werkzeug.wrappers import Response as AnyResponse
 from wtforms import TextAreaField
 from wtforms.validators import InputRequired, Length
 
-from flask_postal import PostalError, SendError
+from flask_postal import MessageError
 
-from .mail import reply_address, send_answer
-from .models import File, Ticket, db, now
+from .mail import answer, reply_address
+from .models import Entry, File, Ticket, db, now
 from .text import text
 
 __all__ = ["blueprint"]
@@ -62,7 +63,9 @@ def let_in() -> Response | None:
 def tickets() -> str:
     """List the tickets, open ones first, sorted by their last change."""
     everything = db.session.scalars(
-        select(Ticket).order_by(Ticket.is_open.desc(), Ticket.changed.desc())
+        select(Ticket)
+        .order_by(Ticket.is_open.desc(), Ticket.changed.desc())
+        .options(selectinload(Ticket.entries).selectinload(Entry.mail))
     )
     return render_template("tickets.html", tickets=list(everything))
 
@@ -74,17 +77,12 @@ def ticket(number: int) -> str | AnyResponse:
     form = AnswerForm()
     if form.validate_on_submit():
         try:
-            send_answer(found, text(form.text.data))
-        except PostalError as error:
-            unsure = isinstance(error, SendError) and error.maybe_sent
+            answer(found, text(form.text.data))
+        except MessageError as error:
             flash(f"Not sent: {error}", "bad")
-            if unsure:
-                flash(
-                    "It may have been sent: look in Postal before you try again.", "bad"
-                )
         else:
             found.changed = now()
-            db.session.commit()
+            db.session.commit()  # the answer and its mail, or neither
             return redirect(url_for(".ticket", number=number))
     return render_template(
         "ticket.html", ticket=found, form=form, address=reply_address(found)

@@ -11,17 +11,17 @@ from pathlib import Path
 from flask import current_app
 from sqlalchemy import func, or_, select
 
-from flask_postal import Message, PostalError, SendError
+from flask_postal import Message
 
 from . import postal
 from .models import Contact, Entry, Ticket, db, now
 
 __all__ = [
     "MAX_CONFIRMED",
+    "answer",
     "confirm",
     "may_confirm",
     "reply_address",
-    "send_answer",
     "ticket_number",
 ]
 
@@ -59,23 +59,6 @@ def _signature(number: int) -> str:
     return hmac.new(key, b"ticket %d" % number, hashlib.sha256).hexdigest()[:16]
 
 
-def _send_confirmation(ticket: Ticket) -> Entry:
-    """Tell the author of a new ticket that we have received it."""
-    message = _message(
-        ticket, f"We have your message: {ticket.subject}", "mail/confirmation"
-    )
-    message.tags = ["confirmation"]
-    # Asks programs, such as out-of-office replies, not to answer.
-    message.extra_headers["Auto-Submitted"] = "auto-generated"
-    entry = Entry(
-        author="Help desk",
-        is_ours=True,
-        is_automatic=True,
-        text="We have your message, and will answer it as soon as we can.",
-    )
-    return _send(ticket, message, entry)
-
-
 def may_confirm(ticket: Ticket) -> bool:
     """Return whether the author of a new ticket may get a confirmation.
 
@@ -103,57 +86,49 @@ def may_confirm(ticket: Ticket) -> bool:
     return (db.session.scalar(recent) or 0) <= MAX_CONFIRMED
 
 
-def confirm(ticket: Ticket) -> str | None:
-    """Send a confirmation, and keep the ticket even if that fails.
+def confirm(ticket: Ticket) -> None:
+    """Tell the author of a new ticket that we have received it."""
+    message = _message(
+        ticket, f"We have your message: {ticket.subject}", "mail/confirmation"
+    )
+    message.tags = ["confirmation"]
+    # Asks programs, such as out-of-office replies, not to answer.
+    message.extra_headers["Auto-Submitted"] = "auto-generated"
+    text = "We have your message, and will answer it as soon as we can."
+    entry = Entry(author="Help desk", is_ours=True, is_automatic=True, text=text)
+    _enqueue(ticket, message, entry)
 
-    :returns: An error message for the author of the ticket; ``None`` on success.
+
+def answer(ticket: Ticket, text: str) -> None:
+    """Send the answer that somebody at the desk wrote.
+
+    :raises MessageError: if no mail can be sent to the author of the ticket.
     """
-    try:
-        _send_confirmation(ticket)
-    except PostalError as error:
-        current_app.logger.warning("ticket %d is not confirmed: %s", ticket.id, error)
-        unsure = isinstance(error, SendError) and error.maybe_sent
-        may = "may not have been" if unsure else "could not be"
-        ticket.problem = f"the confirmation {may} sent: {error}"[:500]
-        db.session.commit()
-        return f"We have your message. The confirmation mail {may} sent to you."
-    return None
-
-
-def send_answer(ticket: Ticket, text: str) -> Entry:
-    """Send the answer that somebody at the desk wrote."""
     message = _message(ticket, f"Re: {ticket.subject}", "mail/answer", text=text)
     message.tags = ["answer"]
     last = next((e for e in reversed(ticket.entries) if e.message_id), None)
     if last is not None:
         message.extra_headers["In-Reply-To"] = f"<{last.message_id}>"
         message.extra_headers["References"] = f"<{last.message_id}>"
-    entry = Entry(author="Help desk", is_ours=True, text=text)
-    return _send(ticket, message, entry)
+    _enqueue(ticket, message, Entry(author="Help desk", is_ours=True, text=text))
 
 
 def _message(ticket: Ticket, subject: str, template: str, **context: str) -> Message:
+    db.session.flush()  # gives a new ticket its number
     message = Message(
         subject,
         [(ticket.contact.name, ticket.contact.email)],
         reply_to=("Help desk", reply_address(ticket)),
         template=template,
+        metadata={"contact": ticket.contact_id},  # events about the mail bring it back
     )
     logo = message.embed("logo.png", "image/png", LOGO.read_bytes())
     message.context = {"ticket": ticket, "logo": logo, **context}
     return message
 
 
-def _send(ticket: Ticket, message: Message, entry: Entry) -> Entry:
-    """Send a message and store it with the ticket.
-
-    :raises PostalError: if sending failed. Nothing is stored then.
-    """
-    result = postal.send(message)
-    (sent,) = result.recipients.values()
-    entry.postal_id, entry.token = sent.id, sent.token
-    entry.message_id = result.message_id
+def _enqueue(ticket: Ticket, message: Message, entry: Entry) -> None:
+    """Add a mail to the ticket. It is sent after the caller's commit."""
+    record = postal.enqueue(message)
+    entry.mail_id, entry.message_id = record.id, record.message_id
     ticket.entries.append(entry)
-    ticket.problem = None
-    db.session.commit()
-    return entry

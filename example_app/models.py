@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, ForeignKey, String
+from sqlalchemy import DateTime, ForeignKey, LargeBinary, String, Text
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-__all__ = ["Contact", "Entry", "Event", "File", "Ticket", "db"]
+from flask_postal.ledger import Ledger
+
+__all__ = ["Contact", "Entry", "File", "Ticket", "db", "ledger"]
 
 
 class Base(DeclarativeBase):
@@ -17,10 +20,17 @@ class Base(DeclarativeBase):
 
 
 db = SQLAlchemy(model_class=Base)
+#: Adds its tables to ours: the mail that we send, and the events that Postal sends.
+ledger = Ledger(db)
 if TYPE_CHECKING:
     Model = Base
 else:
     Model = db.Model
+
+
+#: MariaDB's TEXT and BLOB take 64 kB only.
+LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+FILE = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
 def now() -> datetime:
@@ -51,8 +61,6 @@ class Ticket(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     contact_id: Mapped[int] = mapped_column(ForeignKey("contact.id"))
     subject: Mapped[str] = mapped_column(String(500))
-    #: Why the confirmation could not be sent.
-    problem: Mapped[str | None] = mapped_column(String(500), default=None)
     is_open: Mapped[bool] = mapped_column(default=True)
     changed: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     contact: Mapped[Contact] = relationship(back_populates="tickets")
@@ -73,25 +81,32 @@ class Entry(Model):
     is_ours: Mapped[bool] = mapped_column(default=False)
     #: Whether a program wrote it. Such mail never gets an automatic reply.
     is_automatic: Mapped[bool] = mapped_column(default=False)
-    text: Mapped[str] = mapped_column(default="")
+    text: Mapped[str] = mapped_column(LONG_TEXT, default="")
     #: Sanitised, so it can be shown.
-    html: Mapped[str | None] = mapped_column(default=None)
+    html: Mapped[str | None] = mapped_column(LONG_TEXT, default=None)
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
     message_id: Mapped[str | None] = mapped_column(String(500), default=None)
-    #: Postal's number and token, for a message that we sent.
-    postal_id: Mapped[int | None] = mapped_column(default=None)
-    token: Mapped[str | None] = mapped_column(String(64), default=None, index=True)
-    #: For inbound mail: unique, so that a mail that is delivered twice is stored once.
-    delivery_key: Mapped[str | None] = mapped_column(
-        String(255), default=None, unique=True
+    #: For a mail of ours, its record in the ledger, until that is purged.
+    mail_id: Mapped[int | None] = mapped_column(
+        ForeignKey("postal_mail.id", ondelete="SET NULL"), default=None
     )
     ticket: Mapped[Ticket] = relationship(back_populates="entries")
     files: Mapped[list[File]] = relationship(order_by="File.id")
-    events: Mapped[list[Event]] = relationship(
-        primaryjoin="foreign(Event.token) == Entry.token",
-        order_by="Event.at",
+    mail: Mapped[Any] = relationship(ledger.models.mail)
+    #: What Postal has told about that mail.
+    events: Mapped[list[Any]] = relationship(
+        ledger.models.event,
+        secondary=ledger.models.table("recipient"),
+        primaryjoin="Entry.mail_id == postal_recipient.c.mail_id",
+        secondaryjoin="PostalEvent.recipient_id == postal_recipient.c.id",
+        order_by="PostalEvent.id",
         viewonly=True,
     )
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it is a mail that has not been sent, or perhaps not."""
+        return self.mail is not None and self.mail.state in ("failed", "doubtful")
 
 
 class File(Model):
@@ -102,21 +117,4 @@ class File(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     entry_id: Mapped[int] = mapped_column(ForeignKey("entry.id"))
     name: Mapped[str] = mapped_column(String(255))
-    content: Mapped[bytes]
-
-
-class Event(Model):
-    """A tracking event about a message.
-
-    It refers to the message by its token, and not by a foreign key, because the first
-    event can arrive before the call that sent the message has returned.
-    """
-
-    __tablename__ = "event"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    event_id: Mapped[str] = mapped_column(String(64), unique=True)
-    token: Mapped[str] = mapped_column(String(64), index=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    description: Mapped[str | None] = mapped_column(String(500), default=None)
-    at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    content: Mapped[bytes] = mapped_column(FILE)

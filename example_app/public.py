@@ -14,7 +14,7 @@ from flask_postal import Message, MessageError
 
 from . import postal
 from .mail import confirm, may_confirm
-from .models import Entry
+from .models import Entry, db
 from .receivers import open_ticket
 from .text import line, text
 
@@ -61,13 +61,13 @@ def contact() -> str | Response:
     entry = Entry(author=name or email, text=text(form.text.data))
     ticket = open_ticket(email, name, str(form.subject.data), entry)
     if may_confirm(ticket):
-        problem = confirm(ticket)
-        thanks = f"Thank you. We have sent a mail to {email}."
+        confirm(ticket)
+        flash(f"Thank you. A mail to {email} is on its way.", "good")
     else:
-        problem = None
-        thanks = (
+        flash(
             "Thank you. We have your message. We have sent several mails to this"
-            " address in the last hour, so this message is not confirmed by mail."
+            " address in the last hour, so this message is not confirmed by mail.",
+            "good",
         )
-    flash(problem or thanks, "bad" if problem else "good")
+    db.session.commit()
     return redirect(url_for(".contact"))

@@ -1,4 +1,8 @@
-"""Receivers for tracking events, server events and inbound mail."""
+"""Receivers for tracking events, server events and inbound mail.
+
+None of them commits, or looks whether an event has come before: the ledger calls each
+once, and commits what it has done in ``db.session``.
+"""
 
 from __future__ import annotations
 
@@ -18,42 +22,28 @@ from flask_postal import (
 )
 
 from .mail import confirm, may_confirm, ticket_number
-from .models import Contact, Entry, Event, File, Ticket, db, now
+from .models import Contact, Entry, File, Ticket, db, now
 from .text import line, safe_html, text
 
 __all__ = ["on_inbound", "on_server_event", "on_tracking", "open_ticket"]
 
 
 def on_tracking(app: Flask, event: TrackingEvent, **extra: Any) -> None:
-    """Store a tracking event, and mark the contact if mail to it bounced."""
-    if not event.token or not event.event_id:
+    """Mark the contact if mail to it came back, until mail arrives there again."""
+    contact = db.session.get(Contact, event.metadata.get("contact", 0))
+    if contact is None:
         return
-    known = select(Event).where(Event.event_id == event.event_id)
-    if db.session.scalar(known) is not None:
-        return
-    words = event.mta_response or event.description or event.click_url
-    db.session.add(
-        Event(
-            event_id=event.event_id,
-            token=event.token,
-            kind=str(event.event_type),
-            description=line(words) or None,
-            at=event.timestamp or now(),
-        )
-    )
-    contact = find_contact(event.recipient or "")
     at = event.timestamp or now()
-    if contact is not None and event.event_type in ("bounced", "failed"):
-        contact.bounced, contact.bounced_at = line(words) or str(event.event_type), at
+    if event.event_type in ("bounced", "failed"):
+        words = line(event.mta_response or event.description)
+        contact.bounced, contact.bounced_at = words or str(event.event_type), at
     elif (
-        contact is not None
-        and event.event_type == "delivered"
+        event.event_type == "delivered"
         and contact.bounced_at is not None
         # Events arrive in any order: only a delivery after the bounce counts.
         and at > _aware(contact.bounced_at)
     ):
         contact.bounced = contact.bounced_at = None
-    db.session.commit()
 
 
 def on_server_event(app: Flask, event: ServerEvent, **extra: Any) -> None:
@@ -67,11 +57,8 @@ def on_inbound(app: Flask, event: InboundEvent, **extra: Any) -> None:
     message = event.message
     if message.spam_detected:
         raise RejectMail("spam", bounce=False)
-    key = f"{event.format}:{event.dedupe_key}"
-    if db.session.scalar(select(Entry).where(Entry.delivery_key == key)) is not None:
-        return  # a duplicate
     number = _number_of_ticket(message)
-    entry = _make_entry(message, key)
+    entry = _make_entry(message)
     ticket = db.session.get(Ticket, number) if number is not None else None
     if ticket is not None:
         _add_to_ticket(ticket, entry)
@@ -92,7 +79,7 @@ def _number_of_ticket(message: InboundMessage) -> int | None:
         raise RejectMail(str(error)) from error
 
 
-def _make_entry(message: InboundMessage, key: str) -> Entry:
+def _make_entry(message: InboundMessage) -> Entry:
     """Create the entry for a mail, with its attachments as files."""
     address, _ = _reply_to(message)
     html = safe_html(message.html)
@@ -102,7 +89,6 @@ def _make_entry(message: InboundMessage, key: str) -> Entry:
         text=text(message.stripped_text or message.text),
         html=html,
         message_id=line(message.message_id) or None,
-        delivery_key=key,
         files=[
             File(name=part.safe_filename, content=part.content)
             for part in [*message.attachments, *message.inlines.values()]
@@ -124,11 +110,10 @@ def _reply_to(message: InboundMessage) -> tuple[str | None, str]:
 
 
 def _add_to_ticket(ticket: Ticket, entry: Entry) -> None:
-    """Store a reply. It reopens the ticket, unless a program wrote it."""
+    """Add a reply. It reopens the ticket, unless a program wrote it."""
     ticket.entries.append(entry)
     ticket.changed = now()
     ticket.is_open = ticket.is_open or not entry.is_automatic
-    db.session.commit()
 
 
 def _open_and_confirm(message: InboundMessage, entry: Entry) -> None:
@@ -145,33 +130,30 @@ def _open_and_confirm(message: InboundMessage, entry: Entry) -> None:
 
 
 def open_ticket(email: str, name: str, subject: str, entry: Entry) -> Ticket:
-    """Store a new ticket with its first entry."""
-    for last in (False, True):
-        contact = find_contact(email)
-        if contact is None:
-            contact = Contact(email=_normal(email), name=line(name, 100))
-        subject = line(subject) or "(no subject)"
-        ticket = Ticket(contact=contact, subject=subject, entries=[entry])
-        db.session.add(ticket)
-        try:
-            db.session.commit()
-        except IntegrityError:
-            # Another request stored the same contact or mail at the same moment.
-            db.session.rollback()
-            if last:
-                raise
-        else:
-            break
+    """Add a new ticket with its first entry to the current transaction."""
+    ticket = Ticket(
+        contact=_contact(line(email, 255).lower(), line(name, 100)),
+        subject=line(subject) or "(no subject)",
+        entries=[entry],
+    )
+    db.session.add(ticket)
     return ticket
 
 
-def find_contact(email: str) -> Contact | None:
-    """Return the contact with an address."""
-    return db.session.scalar(select(Contact).where(Contact.email == _normal(email)))
-
-
-def _normal(email: str) -> str:
-    return line(email, 255).lower()
+def _contact(email: str, name: str) -> Contact:
+    """Find the contact with an address, or add one."""
+    known = select(Contact).where(Contact.email == email)
+    contact = db.session.scalar(known)
+    if contact is None:
+        contact = Contact(email=email, name=name)
+        try:
+            with db.session.begin_nested():
+                db.session.add(contact)
+        except IntegrityError:
+            # Another request has just added it. MariaDB shows it to a locking read
+            # only, because this transaction began earlier.
+            contact = db.session.scalars(known.with_for_update()).one()
+    return contact
 
 
 def _aware(at: datetime) -> datetime:

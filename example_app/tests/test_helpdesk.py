@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from example_app.mail import reply_address, ticket_number
+from example_app.mail import reply_address
 from example_app.models import Entry, Ticket, db
 from flask_postal import Message
 from flask_postal.sandbox import Sandbox, compose_mail, reply_to
-from flask_postal.testing import WebhookClient, sandboxed
+from flask_postal.testing import WebhookClient
 
 from .conftest import MakeApp
 
@@ -44,10 +43,15 @@ def count(app: Flask) -> tuple[int, int]:
         return db.session.query(Ticket).count(), db.session.query(Entry).count()
 
 
+def receive_mail(sandbox: Sandbox, raw: bytes, sender: str | None = "z@e.net") -> int:
+    request = sandbox.receive(raw, to="help@example.com", sender=sender)
+    return request.attempts[-1].status
+
+
 def test_the_form_opens_a_ticket_and_confirms_it(
     app: Flask, client: FlaskClient, postal_outbox: list[Message]
 ) -> None:
-    assert "We have sent a mail to ana@example.com." in write_to_us(client)
+    assert "A mail to ana@example.com is on its way." in write_to_us(client)
     (message,) = postal_outbox
     assert message.subject == "We have your message: It is broken"
     assert "Hello Ana," in str(message.body)
@@ -164,21 +168,6 @@ def test_automatic_replies_get_no_confirmation(
     assert "automatic" in client.get("/desk/ticket/1").text
 
 
-def test_an_address_with_a_wrong_signature_bounces(
-    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
-) -> None:
-    write_to_us(client)
-    mail, to = reply_to(postal_sandbox.messages[0], "Hi")
-    others = to.replace("ticket+1.", "ticket+2.")
-    for forged in (others, "ticket+1.0000000000000000@x.y", "ticket+1@x.y"):
-        request = postal_sandbox.receive(mail, to=forged)
-        assert "bounce this mail to its author" in request.attempts[-1].verdict
-    assert count(app)[0] == 1
-    with app.app_context():
-        assert ticket_number(to) == 1
-        assert ticket_number("help@example.com") is None
-
-
 def test_a_bounce_marks_the_contact(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
@@ -189,55 +178,6 @@ def test_a_bounce_marks_the_contact(
     assert 'chip bad">bounced' in page
 
 
-def test_the_html_of_mails_is_sanitised(
-    app: Flask, client: FlaskClient, postal_webhook: WebhookClient
-) -> None:
-    app.config["POSTAL_SUPPRESS_SEND"] = True
-    evil = (
-        "<p onclick='x()'>Hi<script>x()</script><img src='https://e.test/t.png'>"
-        "<a href='javascript:x()'>a</a><iframe src='//e.test'></iframe></p>"
-    )
-    mail = compose_mail("<b>x</b>", "Hi", to="help@example.com", html=evil)
-    postal_webhook.inbound(mail)
-    page = client.get("/desk/ticket/1").text
-    assert "Hi" in page
-    for bad in ("onclick", "<script>x", "e.test", "javascript:", "<iframe", "<b>x</b>"):
-        assert bad not in page
-    policy = client.get("/desk/").headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-
-
-def receive_mail(sandbox: Sandbox, raw: bytes, sender: str | None = "z@e.net") -> int:
-    request = sandbox.receive(raw, to="help@example.com", sender=sender)
-    return request.attempts[-1].status
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"From: z@e.net\r\nSubject: =?utf-8?q?a=00b?=",
-        b"From: " + b"n" * 600 + b" <z@e.net>",
-        b"From: " + b"a" * 260 + b"@e.net",
-        b"From: z@e.net\r\nMessage-ID: <" + b"m" * 900 + b"@x>",
-        b"From: just a name",
-        b"Subject: nobody",
-    ],
-)
-def test_malformed_mail_is_stored(
-    app: Flask, client: FlaskClient, postal_sandbox: Sandbox, head: bytes
-) -> None:
-    for number in (1, 2):
-        raw = head + b"\r\nX-N: %d\r\n\r\nh\0i\xff" % number
-        assert receive_mail(postal_sandbox, raw) == 200
-        assert client.get(f"/desk/ticket/{number}").status_code == 200
-    assert count(app)[0] == 2
-    with app.app_context():
-        for entry in db.session.query(Entry).all():
-            assert "\0" not in entry.text + entry.author
-            assert len(entry.author) <= 500
-            assert len(entry.message_id or "") <= 500
-
-
 def test_text_below_a_quote_is_kept(app: Flask, postal_sandbox: Sandbox) -> None:
     quote = b"Hello,\r\n\r\nOn Mon, Ana wrote:\r\n> does it work?\r\n"
     receive_mail(postal_sandbox, b"From: z@e.net\r\n\r\n" + quote)
@@ -246,96 +186,19 @@ def test_text_below_a_quote_is_kept(app: Flask, postal_sandbox: Sandbox) -> None
     assert texts(app, 2)[0].endswith("No: 4711.")
 
 
-@pytest.mark.parametrize(
-    ("head", "sender"),
-    [
-        (b"From: z@e.net", None),
-        (b"From: z@e.net\r\nPrecedence: bulk", "z@e.net"),
-        (b"From: z@e.net\r\nList-Id: <x.y>", "z@e.net"),
-        (b"From: z@e.net\r\nX-Auto-Response-Suppress: All", "z@e.net"),
-    ],
-)
-def test_mail_that_could_start_a_loop_gets_no_confirmation(
-    app: Flask, postal_sandbox: Sandbox, head: bytes, sender: str | None
-) -> None:
-    assert receive_mail(postal_sandbox, head + b"\r\n\r\nHi", sender) == 200
-    assert postal_sandbox.messages == []
-    assert count(app) == (1, 1)
-
-
-def test_confirmations_to_one_sender_are_limited(
-    app: Flask, postal_sandbox: Sandbox
-) -> None:
-    for number in range(10):
-        receive_mail(postal_sandbox, b"From: z@e.net\r\nX-N: %d\r\n\r\nHi" % number)
-    assert count(app)[0] == 10
-    assert len(postal_sandbox.messages) == 5
-
-
-@pytest.mark.parametrize("says_so", [True, False])
-def test_a_mail_loop_between_two_help_desks_ends(
-    app: Flask,
-    make_app: MakeApp,
-    tmp_path: Path,
-    postal_sandbox: Sandbox,
-    says_so: bool,
-) -> None:
-    """The loop ends even if a relay removes the Auto-Submitted header."""
-    theirs, ours = "desk@other.example", "help@example.com"
-    app.config["POSTAL_DEFAULT_SENDER"] = ours
-    other = make_app(
-        TESTING=True,
-        SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'other.sqlite'}",
-        POSTAL_DEFAULT_SENDER=theirs,
-        MAIL_DOMAIN="other.example",
-    )
-    carried = 0
-    with sandboxed(other) as other_sandbox:
-        raw = f"From: {theirs}\r\nSubject: Hi\r\n\r\nx".encode()
-        postal_sandbox.receive(raw, to=ours, sender=theirs)
-        for _ in range(20):
-            for source, target, sender, to in (
-                (postal_sandbox, other_sandbox, ours, theirs),
-                (other_sandbox, postal_sandbox, theirs, ours),
-            ):
-                sent = [mail.raw for mail in source.messages]
-                source.clear()
-                for raw in sent:
-                    if not says_so:
-                        raw = raw.replace(b"Auto-Submitted:", b"X-Was:")
-                    target.receive(raw, to=to, sender=sender)
-                    carried += 1
-    # Each side confirms five mails in an hour; the first mail started the loop.
-    assert carried == (1 if says_so else 11)
-
-
-def test_the_text_is_shown_if_the_html_is_too_large_or_empty(
+def test_a_late_event_does_not_undo_a_bounce(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
-    began = time.process_time()
-    for html in ("<div>" * 100_000, "<body>\n<img src='x.png'>\n</body>"):
-        mail = compose_mail("x", "ORDER4711", to="help@example.com", html=html)
-        assert receive_mail(postal_sandbox, mail) == 200
-    assert time.process_time() - began < 3
-    for number in (1, 2):
-        page = client.get(f"/desk/ticket/{number}").text
-        assert "ORDER4711" in page
-        assert "message.html" in page
-
-
-def test_a_late_event_does_not_undo_a_bounce(
-    app: Flask, client: FlaskClient, postal_webhook: WebhookClient
-) -> None:
-    app.config["POSTAL_SUPPRESS_SEND"] = True
     write_to_us(client)
+    assert len(postal_sandbox.messages) == 1
     for event, at in (("bounced", 2000.0), ("delivered", 1000.0)):
         changes = {"timestamp": at}
         if event == "delivered":
             changes["payload.timestamp"] = at
-        postal_webhook.tracking(event, "ANA@example.com", set=changes)
+        postal_sandbox.trigger(event, to="ana@example.com", set=changes)
     assert "mail came back" in client.get("/desk/ticket/1").text
     after = {"timestamp": 3000.0, "payload.timestamp": 3000.0}
-    postal_webhook.tracking("delivered", "ana@example.com", set=after)
+    postal_sandbox.trigger("delivered", to="ana@example.com", set=after)
     assert "mail came back" not in client.get("/desk/ticket/1").text
 
 
@@ -361,26 +224,49 @@ def test_unknown_tickets_and_files_are_not_found(
         assert client.get(f"/desk/{page}/{number}").status_code == 404
 
 
-def test_spam_is_dropped(app: Flask, postal_webhook: WebhookClient) -> None:
-    mail = compose_mail("Win", "now", to="help@example.com")
-    assert postal_webhook.inbound(mail, spam=True).status_code == 429
-    assert count(app) == (0, 0)
-
-
-def test_a_failed_send_keeps_the_ticket_and_the_draft(
+def test_mail_that_is_not_sent_is_shown(
     app: Flask, client: FlaskClient, postal_sandbox: Sandbox
 ) -> None:
-    postal_sandbox.fault("502", times=2)
-    assert "The confirmation mail may not have been sent" in write_to_us(client)
-    assert count(app) == (1, 1)
-    assert "not confirmed" in client.get("/desk/").text
+    postal_sandbox.fault("502", times=1)
+    write_to_us(client)
+    assert postal_sandbox.messages == []
+    assert "not sent" in client.get("/desk/").text
+    page = client.get("/desk/ticket/1").text
+    assert 'chip bad">doubtful' in page
+    assert "502" in page
+
+
+def test_an_answer_that_can_t_be_sent_keeps_the_draft(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
     assert (
-        "the confirmation may not have been sent" in client.get("/desk/ticket/1").text
+        receive_mail(postal_sandbox, b"Subject: Hi\r\n\r\nHi", "zo\u00eb@e.net") == 200
     )
     page = client.post("/desk/ticket/1", data={"text": "My long answer"}).text
     assert "Not sent:" in page
-    assert "look in Postal before you try again" in page
     assert "My long answer</textarea>" in page
+    assert count(app) == (1, 1)
+    assert postal_sandbox.messages == []
+
+
+def test_what_is_rolled_back_is_not_sent(
+    app: Flask,
+    client: FlaskClient,
+    postal_sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise OSError("the disk is full")
+
+    for page, form in (("/", FORM), ("/desk/ticket/1", {"text": "Turn it on."})):
+        with monkeypatch.context() as patched:
+            patched.setattr(db.session, "commit", fail)
+            with pytest.raises(OSError, match="full"):
+                client.post(page, data=form)
+        before = count(app)
+        assert len(postal_sandbox.messages) == before[0]
+        write_to_us(client)
+    assert count(app) == (2, 4)
 
 
 def test_the_database_can_be_set_in_the_environment(

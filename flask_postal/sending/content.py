@@ -24,7 +24,7 @@ from ..text import header_text, is_text, plain_text
 from .attachment import MEDIA_TYPE, Attachment, check_attachment, why_not_json
 from .message import Message
 
-__all__ = ["Content", "read_content"]
+__all__ = ["Content", "read_content", "why_reserved"]
 
 #: Addresses that Postal accepts in each of to, cc and bcc of send/message; send/raw has
 #: no limit.
@@ -276,11 +276,7 @@ def _check_headers(headers: Mapping[str, Any]) -> tuple[Headers, Any]:
         if low == "sender":
             sender = value
             continue
-        problem = _OURS.get(low)
-        if problem is None and low.startswith("content-"):
-            problem = _STRUCTURE
-        elif problem is None and low.startswith("x-postal-"):
-            problem = _POSTALS
+        problem = why_reserved(low)
         if problem is not None:
             raise MessageError(f"{field}: {name}: {problem}", field=field)
         values = [value] if is_text(value) else value
@@ -293,6 +289,18 @@ def _check_headers(headers: Mapping[str, Any]) -> tuple[Headers, Any]:
         for item in values:
             checked.add(name, header_text(item, field, f"the value of {name}"))
     return checked, sender
+
+
+def why_reserved(name: str) -> str | None:
+    """Return why ``extra_headers`` can't set a header; ``None`` if it can.
+
+    :param name: The name in lower case.
+    """
+    if name in _OURS:
+        return _OURS[name]
+    if name.startswith("content-"):
+        return _STRUCTURE
+    return _POSTALS if name.startswith("x-postal-") else None
 
 
 def _date(value: Any) -> datetime:

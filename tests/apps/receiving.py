@@ -1,16 +1,13 @@
 """Workers whose receivers die in the middle of their work, again and again.
 
 Run as ``python -m tests.apps.receiving URL SEED EVENTS FOLDER``: it starts three
-workers, starts each again when it has died, and ends when all events are handled. Every
-worker receives every event, in an order of its own, as from three webhooks.
+workers, starts each again when it has died, and ends when all events are handled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
 import sys
 import time
 from collections.abc import Callable
@@ -25,10 +22,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from flask_postal import Postal, VerifiedRequest, tracking_received
 from flask_postal.ledger import Ledger
 
-#: In how many calls of :func:`maybe_die` the process dies. One attempt to handle an
+from .dying import Crew, luck, maybe_die, run_workers
+
+#: In how many calls of :func:`.maybe_die` the process dies. One attempt to handle an
 #: event calls it about 20 times, so that one in five attempts dies.
 ODDS = 100
-WORKERS = 3
 
 
 class Base(DeclarativeBase):
@@ -37,7 +35,6 @@ class Base(DeclarativeBase):
 
 db: Any = SQLAlchemy(model_class=Base)
 postal = Postal(ledger=Ledger(db))
-luck = random.Random()
 
 
 class Effect(db.Model):  # type: ignore[misc]
@@ -49,16 +46,11 @@ class Effect(db.Model):  # type: ignore[misc]
     token: Mapped[str] = mapped_column(sa.String(40))
 
 
-def maybe_die() -> None:
-    if luck.randrange(ODDS) == 0:
-        os._exit(9)
-
-
 def note(receiver: str, event: Any) -> None:
-    maybe_die()
+    maybe_die(ODDS)
     db.session.add(Effect(receiver=receiver, token=event.token))
     db.session.flush()
-    maybe_die()
+    maybe_die(ODDS)
 
 
 # ---- receivers, each of which must take effect once
@@ -71,7 +63,7 @@ def without_commit(app: Flask, event: Any, **extra: Any) -> None:
 def own_commit(app: Flask, event: Any, **extra: Any) -> None:
     note("own_commit", event)
     db.session.commit()
-    maybe_die()
+    maybe_die(ODDS)
 
 
 def raises_after_its_commit(app: Flask, event: Any, **extra: Any) -> None:
@@ -125,7 +117,7 @@ def two_commits(app: Flask, event: Any, **extra: Any) -> None:
     """What follows the first commit takes effect at most once."""
     note("first", event)
     db.session.commit()
-    maybe_die()
+    maybe_die(ODDS)
     note("second", event)
     db.session.commit()
 
@@ -171,55 +163,13 @@ def request_of(number: int, worker: int) -> VerifiedRequest:
     return VerifiedRequest("tracking", json.dumps(body).encode())
 
 
-def work(url: str, seed: int, events: int, worker: int, progress: Path) -> None:
-    """Receive the events that this worker has not received yet, then what is left."""
-    luck.seed(f"{seed} {worker} {time.monotonic_ns()}")
-    app = make_app(url)
-    order = list(range(1, events + 1))
-    random.Random(f"{seed} {worker}").shuffle(order)
-    with app.app_context():
-        for place in range(int(progress.read_text()), events):
-            progress.write_text(str(place + 1))
-            postal.webhooks.handle(request_of(order[place], worker))
-        event = postal.ledger.models.event
-        left = sa.select(event.id).where(event.state != "done").limit(1)
-        while db.session.scalar(left) is not None:
-            db.session.rollback()
-            postal.ledger.drain()
-            time.sleep(0.05)
-
-
-def main(url: str, seed: int, events: int, folder: Path) -> int:
-    """Start workers until each has ended by itself; return how often one has died."""
-    running: dict[int, int] = {}
-
-    def start(worker: int) -> None:
-        process = os.fork()
-        if process == 0:
-            status = 1
-            try:
-                work(url, seed, events, worker, folder / f"progress-{worker}")
-                status = 0
-            finally:
-                os._exit(status)
-        running[process] = worker
-
-    for worker in range(WORKERS):
-        (folder / f"progress-{worker}").write_text("0")
-        start(worker)
-    deaths = 0
-    while running:
-        process, status = os.wait()
-        worker = running.pop(process)
-        code = os.waitstatus_to_exitcode(status)
-        if code == 9:
-            deaths += 1
-            start(worker)
-        elif code != 0:
-            sys.exit(f"worker {worker} ended with {code}")
-    return deaths
-
-
 if __name__ == "__main__":
     url, seed, events, folder = sys.argv[1:]
-    print(main(url, int(seed), int(events), Path(folder)))
+    crew = Crew(
+        lambda: (make_app(url), postal),
+        request_of,
+        seed=int(seed),
+        events=int(events),
+        folder=Path(folder),
+    )
+    print(run_workers(crew))

@@ -21,6 +21,7 @@ from flask_postal import Message
 from flask_postal.sandbox import Clock, Sandbox, SigningKey
 from flask_postal.sandbox.webhook_client import hook_urls
 
+from ..ledger.world import end_threads
 from ..processes import needed
 
 #: The folder for screenshots of the docs. None are taken if it is not set.
@@ -77,6 +78,7 @@ def world(tmp_path: Path, signing_key: SigningKey) -> Iterator[World]:
         server.shutdown()
         thread.join()
         server.server_close()
+        end_threads()
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()

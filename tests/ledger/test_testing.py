@@ -107,6 +107,15 @@ def test_the_whole_message_is_told_to_receivers(world: World) -> None:
             reply_to=["d@example.com"],
             tags=["invoice"],
             metadata={"order": 7},
+            extra_headers={
+                "Auto-Submitted": "auto-generated",
+                "Sender": "Ana <ana@example.com>",
+                "X-Two": ["a", "b"],
+                "X-Long": "lang und hübsch " * 20 + ".",
+                "List-Unsubscribe": f"<https://example.com/{'u' * 200}>",
+            },
+            bounce=True,
+            alts={"text/calendar": "BEGIN:VCALENDAR\nGrüße"},
         )
         sent.attach("a.pdf", "application/pdf", b"%PDF")
         sent.embed("logo.png", "image/png", b"png", "logo")
@@ -121,6 +130,9 @@ def test_the_whole_message_is_told_to_receivers(world: World) -> None:
     assert told.body.rstrip() == "Grüße\nhier"
     assert told.html.startswith("<p>Grüße")
     assert (told.tags, told.metadata) == (["invoice"], {"order": 7})
+    assert told.extra_headers == sent.extra_headers
+    assert told.bounce is True
+    assert told.alts == sent.alts
     assert [(a.filename, a.data, a.disposition) for a in told.attachments] == [
         ("a.pdf", b"%PDF", "attachment"),
         ("logo.png", b"png", "inline"),

@@ -1,14 +1,7 @@
-"""Workers die in the middle of receivers: each receiver takes effect once.
-
-The seed is printed. To repeat a run, set FLASK_POSTAL_CHAOS_SEED. When the processes
-get to work is not repeated, only in which order they receive the events.
-"""
+"""Workers die in the middle of receivers: each receiver takes effect once."""
 
 from __future__ import annotations
 
-import os
-import random
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,33 +9,22 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from ...apps import receiving
+from example_app.models import db
 
-EVENTS = 300
+from ...apps import desk_receiving, receiving
+from .workers import EVENTS, run_dying
+
 #: What receivers have rolled back must not be there.
 ONCE = {receiver.__name__ for receiver in receiving.RECEIVERS} - {"two_commits"}
 
 
 @pytest.mark.slow
 def test_each_receiver_takes_effect_once(database_url: str, tmp_path: Path) -> None:
-    seed = int(os.environ.get("FLASK_POSTAL_CHAOS_SEED", random.randrange(10**6)))
-    sys.stderr.write(f"FLASK_POSTAL_CHAOS_SEED={seed}\n")
     app = receiving.make_app(database_url)
     with app.app_context():
         receiving.db.create_all()
         receiving.db.engine.dispose()
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.apps.receiving", database_url),
-            *(str(seed), str(EVENTS), str(tmp_path)),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=170,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert int(done.stdout) >= EVENTS // 10
+    deaths = run_dying("receiving", database_url, tmp_path)
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
         found = Counter(
@@ -65,4 +47,39 @@ def test_each_receiver_takes_effect_once(database_url: str, tmp_path: Path) -> N
     assert set(second.values()) == {1}
     assert len(second) < EVENTS
     assert stored == EVENTS
-    sys.stderr.write(f"{done.stdout.strip()} deaths, {attempts} attempts\n")
+    sys.stderr.write(f"{deaths} deaths, {attempts} attempts\n")
+
+
+@pytest.mark.slow
+def test_each_mail_opens_one_ticket_of_the_help_desk(
+    database_url: str, tmp_path: Path
+) -> None:
+    app = desk_receiving.make_app(database_url, tmp_path)
+    with app.app_context():
+        db.engine.dispose()
+    deaths = run_dying("desk_receiving", database_url, tmp_path)
+    engine = sa.create_engine(database_url)
+    with engine.connect() as connection:
+        opened = Counter(
+            connection.scalars(
+                sa.text("SELECT message_id FROM entry WHERE mail_id IS NULL")
+            )
+        )
+        numbers = {
+            name: connection.scalar(sa.text(f"SELECT count(*) FROM {name}"))
+            for name in ("ticket", "contact", "postal_mail", "postal_event")
+        }
+        confirmed = connection.scalar(
+            sa.text("SELECT count(DISTINCT mail_id) FROM entry")
+        )
+        attempts = connection.scalar(sa.text("SELECT sum(attempts) FROM postal_event"))
+    engine.dispose()
+    assert opened == {f"{number}@x.y": 1 for number in range(1, EVENTS + 1)}
+    assert numbers == {
+        "ticket": EVENTS,
+        "contact": EVENTS // 5 + 1,
+        "postal_mail": EVENTS,
+        "postal_event": EVENTS,
+    }
+    assert confirmed == EVENTS
+    sys.stderr.write(f"{deaths} deaths, {attempts} attempts\n")
