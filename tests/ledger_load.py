@@ -6,6 +6,7 @@
     python -m tests.ledger_load --kill     # and a worker is killed every 3 s
     python -m tests.ledger_load --most     # as many as it takes; and with a cache
     python -m tests.ledger_load --store    # storing, beside INSERT and COMMIT
+    python -m tests.ledger_load --soak     # 50,000 webhooks: does memory grow?
 
 Postal's part is played by threads of this process, which send a webhook again until it
 is taken. The receiver writes one row. Everything runs on one machine.
@@ -20,6 +21,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -254,6 +256,40 @@ def most(events: int) -> None:
             engine.dispose()
 
 
+def soak(events: int, rounds: int = 10) -> None:
+    """Send many webhooks, and show the workers' memory and open files on the way."""
+    key = SigningKey.generate()
+    with TemporaryDirectory() as folder, postgresql(Path(folder)) as server:
+        engine = create_tables(server.url)
+        with serving(server.url, key) as (port, pid):
+            workers = workers_of(pid)
+            for turn in range(rounds):
+                load = Load(port, key, rate=None)
+                load.prepare(1 + turn * events // rounds, events // rounds)
+                rate = load.run()
+                files = sum(len(os.listdir(f"/proc/{worker}/fd")) for worker in workers)
+                show(
+                    f"{(turn + 1) * events // rounds} webhooks, {rate:.0f} in a second:"
+                    f" {sum(map(memory_of, workers)):.1f} MB, {files} open files"
+                )
+            if workers_of(pid) != workers:
+                sys.exit("a worker was replaced")
+            wait_until_done(engine, events, 120)
+        found = effects(engine)
+        engine.dispose()
+    once = sum(times == 1 for times in found.values())
+    show(f"{once} of {events} took effect once")
+    if once != events or len(found) != events:
+        sys.exit(1)
+
+
+def memory_of(process: int) -> float:
+    """Return the megabytes that a process has for itself."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (anonymous,) = re.findall(r"RssAnon:\s+(\d+) kB", status)
+    return int(anonymous) / 1024
+
+
 def store(events: int) -> None:
     """Storing an event, beside an INSERT of the same row with its own commit."""
     with TemporaryDirectory() as folder, postgresql(Path(folder)) as server:
@@ -264,6 +300,7 @@ def store(events: int) -> None:
             ledger = loaded.postal.ledger.of(loaded.app)
             processor = ledger._events
             table = loaded.postal.ledger.models.table("event")
+            from flask_postal.ledger.columns import now
             from flask_postal.ledger.identity import identity_of
             from flask_postal.webhooks.handle import parse
             from flask_postal.webhooks.verify import VerifiedRequest
@@ -272,13 +309,16 @@ def store(events: int) -> None:
                 values = {
                     "identity": f"bare:{number}",
                     **dict.fromkeys(("server", "kind", "event_type"), "x"),
-                    **dict.fromkeys(("media_type", "state", "source"), "x"),
-                    "body": body_of(number),
-                    "created_at": sa.func.now(),
+                    **dict.fromkeys(("media_type", "source", "token"), "x"),
+                    **dict.fromkeys(("created_at", "tried_at", "due_at"), now()),
+                    "state": "claimed",
                     "attempts": 1,
+                    "address": None,
+                    "recipient_id": None,
+                    "body": body_of(number),
                 }
                 with engine.begin() as connection:
-                    connection.execute(sa.insert(table).values(**values))
+                    connection.execute(sa.insert(table), values)
 
             def stored(number: int) -> None:
                 request = VerifiedRequest("tracking", body_of(number))
@@ -321,9 +361,12 @@ def main() -> None:
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--most", action="store_true")
     parser.add_argument("--store", action="store_true")
+    parser.add_argument("--soak", action="store_true")
     arguments = parser.parse_args()
     if arguments.most:
         most(arguments.events)
+    elif arguments.soak:
+        soak(10 * arguments.events)
     elif arguments.store:
         store(min(arguments.events, 1000))
     else:

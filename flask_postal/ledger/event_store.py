@@ -101,6 +101,14 @@ class EventStore:
         self.models = models
         self._events = models.table("event")
         self._content = models.table("content")
+        # Built once, and given their values later: building them for each webhook would
+        # take as long as the database does.
+        self._insert = sa.insert(self._events)
+        self._update = sa.update(self._events).where(
+            self._events.c.id == sa.bindparam("its_id"),
+            self._events.c.attempts == sa.bindparam("its_attempts"),
+            self._events.c.state == "claimed",
+        )
         self._settings = settings
         self._lease = timedelta(seconds=settings.lease)
 
@@ -115,7 +123,7 @@ class EventStore:
         """
         small = len(body) <= INLINE
         done = connection.execute(
-            sa.insert(self._events).values(body=body if small else None, **values)
+            self._insert, {"body": body if small else None, **values}
         )
         (number,) = done.inserted_primary_key or (0,)
         if not small:
@@ -231,16 +239,11 @@ class EventStore:
 
     def _end(self, event: Claimed, **values: Any) -> None:
         """Write the end of an attempt, unless its lease has run out."""
-        events = self._events
-        statement = (
-            sa.update(events)
-            .where(events.c.id == event.id, events.c.state == "claimed")
-            .where(events.c.attempts == event.attempts)
-            .values(**values)
-        )
+        attempt = {"its_id": event.id, "its_attempts": event.attempts}
         # Written again after a lost connection, it changes nothing.
         self.database.run(
-            lambda connection: connection.execute(statement), patience=PATIENCE
+            lambda connection: connection.execute(self._update, attempt | values),
+            patience=PATIENCE,
         )
 
     # ---- what is due

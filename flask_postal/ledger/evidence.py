@@ -19,7 +19,7 @@ from .columns import now, stored
 from .mapping import LedgerModels
 from .poll_times import pause_before_poll
 
-__all__ = ["Evidence", "Noted", "find_recipient", "same_mailbox", "settle"]
+__all__ = ["Evidence", "Noted", "same_mailbox", "settle"]
 
 #: Statuses of a recipient, from weak to strong: a later one never gives way to an
 #: earlier one, whatever the order in which events arrive.
@@ -48,12 +48,33 @@ class Noted:
 
 
 class Evidence:
-    """Writes what events tell into the tables."""
+    """Finds the messages of events, and writes what the events tell."""
 
     def __init__(self, models: LedgerModels) -> None:
         self._models = models
-        self._mails = models.table("mail")
-        self._recipients = models.table("recipient")
+        self._mails = mails = models.table("mail")
+        self._recipients = recipients = models.table("recipient")
+        # Built once: for each webhook, building them would take as long as INSERT.
+        param, columns = sa.bindparam, recipients.c
+        known = (
+            *(columns.id, columns.mail_id, columns.envelope, columns.postal_id),
+            *(columns.status, columns.status_at),
+        )
+        self._by_id = sa.select(*known).where(
+            recipients.c.server == param("server"),
+            recipients.c.postal_id == param("id"),
+            recipients.c.token == param("token"),
+        )
+        self._by_message = (
+            sa.select(*known)
+            .join(mails, mails.c.id == recipients.c.mail_id)
+            .where(mails.c.message_id == param("message_id"))
+            .where(mails.c.server == param("server"))
+            .order_by(recipients.c.id)
+        )
+        self._mail = sa.select(mails.c.meta, mails.c.state).where(
+            mails.c.id == param("id")
+        )
 
     def note(
         self, connection: sa.Connection, event: TrackingEvent, server: str
@@ -63,19 +84,33 @@ class Evidence:
         :param server: The extension key of the Postal that it came from.
         :returns: What is known of its message; ``None`` if it is about none of ours.
         """
-        found = find_recipient(connection, self._models, event, server)
+        found = self.find(connection, event, server)
         if found is None:
             return None
         self._update(connection, found, event)
-        mails = self._mails
-        query = sa.select(mails.c.meta, mails.c.state).where(
-            mails.c.id == found.mail_id
-        )
-        mail = connection.execute(query).one()
+        mail = connection.execute(self._mail, {"id": found.mail_id}).one()
         settled = mail.state == "doubtful" and settle(
             connection, self._models, found.mail_id
         )
         return Noted(found.mail_id, found.id, mail.meta, settled)
+
+    def find(self, connection: sa.Connection, event: TrackingEvent, server: str) -> Any:
+        """Find the row of an event's recipient, by Postal's id and token or Message-ID.
+
+        The token must fit: an id is unique within one mail server only, and another one
+        may have been behind the URL before.
+        """
+        if event.id is not None and event.token is not None:
+            ids = {"server": server, "id": event.id, "token": event.token}
+            if (found := connection.execute(self._by_id, ids).first()) is not None:
+                return found
+        if event.message_id is None or event.recipient is None:
+            return None
+        message = {"server": server, "message_id": event.message_id}
+        for candidate in connection.execute(self._by_message, message).all():
+            if same_mailbox(candidate.envelope, event.recipient):
+                return candidate
+        return None
 
     def _update(self, connection: sa.Connection, found: Any, event: Any) -> None:
         recipients = self._recipients
@@ -138,38 +173,6 @@ def settle(connection: sa.Connection, models: LedgerModels, mail_id: int) -> boo
         )
     )
     return settled.rowcount == 1
-
-
-def find_recipient(
-    connection: sa.Connection, models: LedgerModels, event: TrackingEvent, server: str
-) -> Any:
-    """Find the row of an event's recipient, by Postal's id and token or by Message-ID.
-
-    The token must fit: an id is unique within one mail server only, and another one may
-    have been behind the URL before.
-    """
-    mails, recipients = models.table("mail"), models.table("recipient")
-    if event.id is not None and event.token is not None:
-        by_id = sa.select(recipients).where(
-            recipients.c.server == server,
-            recipients.c.postal_id == event.id,
-            recipients.c.token == event.token,
-        )
-        if (found := connection.execute(by_id).first()) is not None:
-            return found
-    if event.message_id is None or event.recipient is None:
-        return None
-    by_message = (
-        sa.select(recipients)
-        .join(mails, mails.c.id == recipients.c.mail_id)
-        .where(mails.c.message_id == event.message_id)
-        .where(mails.c.server == server)
-        .order_by(recipients.c.id)
-    )
-    for candidate in connection.execute(by_message).all():
-        if same_mailbox(candidate.envelope, event.recipient):
-            return candidate
-    return None
 
 
 def _is_id(event: TrackingEvent) -> bool:

@@ -25,7 +25,7 @@ from .bind import Bind
 from .columns import now, stored
 from .commits import after_commit
 from .enqueue import Draft, insert, savepoint, write_draft
-from .evidence import find_recipient
+from .evidence import Evidence
 from .forget import Forgotten, forget
 from .health import health_of
 from .mapping import LedgerModels, default_models, join
@@ -110,6 +110,7 @@ class Ledger:
         self.models.mail.ledger_models = self.models
         self.models.event.ledger_models = self.models
         self._receipts = Receipts(db, self.models)
+        self._evidence = Evidence(self.models)
 
     def register(
         self,
@@ -332,7 +333,7 @@ class Ledger:
         """Return the record of an event's message; see :meth:`.Postal.mail_of`."""
         session = self.db.session()
         connection = session.connection(bind_arguments={"mapper": self.models.mail})
-        found = find_recipient(connection, self.models, event, server)
+        found = self._evidence.find(connection, event, server)
         return None if found is None else self._record(session, found.mail_id)
 
     def reconcile(self, since: datetime) -> Reconciled:
