@@ -26,9 +26,9 @@ EXTRAS = nox.project.load_toml(ROOT / "pyproject.toml")["project"][
 # install it by these requirements, so that its lowest version stands in one place.
 TOOLS = {re.split(r"[^\w-]", line, maxsplit=1)[0]: line for line in EXTRAS["dev"]}
 
-# The tests with a browser, with servers of databases and with chaos don't depend on the
-# versions of Python and Flask, and take long: they run once, on 3.11.
-SLOW = ("tests/browser", "tests/ledger/chaos")
+# The tests with a browser, servers of databases, chaos and other packages take long, or
+# don't depend on the versions of Python and Flask: they run once, on 3.11.
+SLOW = ("tests/browser", "tests/ledger/chaos", "tests/packages")
 NOT_SLOW = [*(f"--ignore={folder}" for folder in SLOW), "-m", "not slow and not soak"]
 NO_SERVERS = {"FLASK_POSTAL_DATABASES": "sqlite"}
 
@@ -162,7 +162,8 @@ def coverage(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def lowest(session: nox.Session) -> None:
     """The tests with the lowest versions that pyproject.toml allows."""
-    session.install("--constraint", ".ci/lowest.txt", "--editable", ".[tests]")
+    # Without the packages of tests/packages, which want a newer Flask.
+    session.install("--constraint", ".ci/lowest.txt", "--editable", ".[core-tests]")
     show_versions(session, "Flask", "requests", "cryptography", "blinker")
     run_pytest(session, *NOT_SLOW)
 

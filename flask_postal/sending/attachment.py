@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -26,6 +26,11 @@ MEDIA_TYPE = re.compile(
 # Types whose content has a structure of its own, which base64 would hide. The exception
 # is message/rfc822, a complete mail.
 _UNATTACHABLE = re.compile(r"multipart/|message/(?!rfc822\b)", re.IGNORECASE)
+# Those that the other fields set would be there twice.
+_PART_HEADER = re.compile(
+    r"(?!content-(?:type|disposition|transfer-encoding|id)$)[!-9;-~]{1,76}",
+    re.ASCII | re.IGNORECASE,
+)
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}", re.ASCII)
 
 Piece: TypeAlias = "bytes | memoryview"
@@ -44,6 +49,7 @@ class Attachment:
     :param path: The path of a file to read when the message is sent, instead of
         ``data``. It is read in pieces, so that a large file is not held in memory,
         except for messages that need ``send/raw``.
+    :param headers: Further headers of the part, as pairs of name and value.
     :raises MessageError: if ``data`` is none of these.
     """
 
@@ -53,12 +59,15 @@ class Attachment:
     disposition: str = "attachment"
     content_id: str | None = None
     path: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         if self.path is None:
             object.__setattr__(self, "data", _to_bytes(self.data))
         else:
             object.__setattr__(self, "path", os.fspath(self.path))
+        pairs = tuple((name, value) for name, value in self.headers)
+        object.__setattr__(self, "headers", pairs)
         if self.content_type is None:
             guessed, encoding = mimetypes.guess_type(str(self.filename or ""))
             if guessed is None or encoding is not None:
@@ -160,6 +169,10 @@ def check_attachment(attachment: Any, index: int) -> str:
                 f"a file name of {len(name)} characters is too long; file systems allow"
                 " at most 255"
             )
+    for name, value in attachment.headers:
+        if not _PART_HEADER.fullmatch(header_text(name, "attachments", "a header")):
+            raise _refused(f"{name!r} can't be a header of an attachment")
+        header_text(value, "attachments", f"the value of {name}")
     return media_type.lower()
 
 
@@ -178,6 +191,8 @@ def why_not_json(attachment: Attachment, media_type: str) -> str | None:
     name = attachment.filename
     if attachment.content_id is not None or attachment.disposition != "attachment":
         return "an inline attachment"
+    if attachment.headers:
+        return "an attachment with headers of its own"
     if not name or not str(name).strip():
         return "an attachment without a name"
     name = str(name)

@@ -117,10 +117,12 @@ def read_content(message: Message, settings: Settings) -> Content:
     if not (content.text or content.html or content.alternatives) and not (
         content.attachments
     ):
-        raise MessageError(
-            "no content; pass body=, html= or template=, or attach something",
-            field="body",
-        )
+        if not message.may_be_blank:
+            raise MessageError(
+                "no content; pass body=, html= or template=, or attach something",
+                field="body",
+            )
+        content.text = ""
     if settings.redirect_to is not None:
         _redirect(content, settings.redirect_to)
     for name in ("to", "cc", "bcc"):

@@ -101,6 +101,10 @@ class Message:
     :raises MessageError: if a value has a wrong type or is ambiguous.
     """
 
+    #: Whether it is sent without any content. Postal refuses that in ``send/message``,
+    #: and takes it in ``send/raw``.
+    may_be_blank: ClassVar[bool] = False
+
     subject: str | None
     body: str | None
     html: str | None

@@ -128,5 +128,6 @@ def _attachment_to_json(attachment: Attachment) -> dict[str, Any]:
         "data": base64.b64encode(attachment.data).decode("ascii"),
         "disposition": attachment.disposition,
         "content_id": attachment.content_id,
+        "headers": [list(pair) for pair in attachment.headers] or None,
     }
     return {name: value for name, value in content.items() if value is not None}

@@ -204,6 +204,9 @@ def _file(attachment: Attachment) -> _Part:
     headers = [("Content-Disposition", attachment.disposition + _filename(attachment))]
     if attachment.content_id is not None:
         headers.append(("Content-ID", f"<{attachment.content_id}>"))
+    headers += [
+        (str(name), mime_text(str(value))) for name, value in attachment.headers
+    ]
     if media_type.lower().startswith("message/rfc822"):
         # RFC 2046 forbids base64 for message/rfc822.
         body = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

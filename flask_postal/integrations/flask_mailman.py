@@ -1,0 +1,117 @@
+"""A backend for Flask-Mailman, so that its messages go out through Postal.
+
+Needs ``Flask-Postal[mailman]``, and a :class:`.Postal` of the app::
+
+    app.config["MAIL_BACKEND"] = "flask_postal.integrations.flask_mailman"
+"""
+
+from __future__ import annotations
+
+import email.message
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from flask import Flask, current_app
+from flask_mailman.backends.base import BaseEmailBackend
+
+from ..errors import ConfigurationError, PostalError
+from ..sending.attachment import Attachment
+from .blank_message import BlankMessage
+
+__all__ = ["EmailBackend"]
+
+
+class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
+    """Sends through the app's Postal, and notes its answer as ``postal_result``.
+
+    For a Postal with a name, derive a class, and set ``MAIL_BACKEND`` to it::
+
+        class NewsBackend(EmailBackend):
+            postal_key = "postal_news"
+
+    With ``fail_silently``, a message that Postal or Flask-Postal refuses is left out of
+    the number that is returned.
+    """
+
+    #: The key of the Postal in ``app.extensions``.
+    postal_key: ClassVar[str] = "postal"
+
+    def send_messages(self, email_messages: Iterable[Any]) -> int:
+        """Send messages; return how many were sent.
+
+        :raises PostalError: for the first one that can't be sent, unless it should fail
+            silently.
+        :raises ConfigurationError: if the app has no such Postal.
+        """
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        postal = app.extensions.get(self.postal_key)
+        if postal is None:
+            raise ConfigurationError(
+                f"this app has no Postal with the key {self.postal_key!r}; call"
+                " Postal(app)"
+            )
+        sent = 0
+        for message in email_messages:
+            if not message.recipients():
+                continue
+            try:
+                message.postal_result = postal.send(_to_postal(message))
+            except PostalError:
+                if not self.fail_silently:
+                    raise
+            else:
+                sent += 1
+        return sent
+
+
+def _to_postal(message: Any) -> BlankMessage:
+    """Return Flask-Mailman's message as Flask-Postal's."""
+    headers = dict(message.extra_headers)
+    own = {name.lower(): headers.pop(name) for name in list(headers) if _is_own(name)}
+    is_html = message.content_subtype == "html"
+    made = BlankMessage(
+        message.subject,
+        [address for address in message.to if address],
+        None if is_html else message.body,
+        message.body if is_html else None,
+        alts=[(kind, text) for text, kind in getattr(message, "alternatives", ())],
+        sender=own.get("from", message.from_email),
+        cc=[address for address in message.cc if address],
+        bcc=[address for address in message.bcc if address],
+        attachments=[_attachment(item) for item in message.attachments],
+        reply_to=own.get("reply-to") or message.reply_to,
+        extra_headers=headers,
+        message_id=own.get("message-id"),
+    )
+    if message.content_subtype not in ("plain", "html"):
+        made.alts = {f"text/{message.content_subtype}": made.body, **made.alts}
+        made.body = None
+    return made
+
+
+def _is_own(name: str) -> bool:
+    """Tell whether a header has an argument of its own."""
+    return name.lower() in ("from", "reply-to", "message-id")
+
+
+def _attachment(item: Any) -> Attachment:
+    if isinstance(item, email.message.Message):
+        cid = item.get("Content-ID")
+        is_mail = item.get_content_maintype() == "message"
+        content = item.get_payload(0) if is_mail else item.get_payload(decode=True)
+        return Attachment(
+            item.get_filename(),
+            item.get_content_type(),
+            _bytes(content),
+            item.get_content_disposition() or ("inline" if cid else "attachment"),
+            content_id=None if cid is None else str(cid).strip().strip("<>"),
+        )
+    filename, content, media_type = item
+    return Attachment(filename, media_type, _bytes(content))
+
+
+def _bytes(content: Any) -> Any:
+    """Return what is attached; it may be a mail, of either kind."""
+    if hasattr(content, "recipients"):  # another message of Flask-Mailman
+        content = content.message()
+    return content.as_bytes() if hasattr(content, "as_bytes") else content

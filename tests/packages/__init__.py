@@ -1,0 +1,1 @@
+"""Packages that send mail, unmodified: with the real ones installed."""
