@@ -38,7 +38,9 @@ from .signals import message_sent as message_sent
 from .signals import send_failed as send_failed
 from .signals import server_event_received as server_event_received
 from .signals import tracking_received as tracking_received
+from .signals import webhook_answered as webhook_answered
 from .vocabulary import EventType as EventType
+from .webhooks.answers import AnswerReason as AnswerReason
 from .webhooks.dispatch import Dispatched as Dispatched
 from .webhooks.events import InboundEvent as InboundEvent
 from .webhooks.events import MailEvent as MailEvent

@@ -94,7 +94,13 @@ class SendError(PostalError):
     :param maybe_sent: Whether Postal may have queued the message, for some or all of
         its recipients, in spite of the error. If ``False``, the message can be sent
         again without causing duplicates.
+    :ivar endpoint: The endpoint of a message that could not be sent, ``"send/message"``
+        or ``"send/raw"``; ``None`` for other requests.
+    :ivar seconds: How long its request took; ``None`` for other requests.
     """
+
+    endpoint: str | None = None
+    seconds: float | None = None
 
     def __init__(self, message: str, *, maybe_sent: bool = False) -> None:
         super().__init__(message)

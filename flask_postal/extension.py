@@ -7,7 +7,7 @@ import each other: :mod:`.sending` and :mod:`.webhooks`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
@@ -105,6 +105,7 @@ class Postal:
             )
         self.name = name
         self._transport = transport
+        self._wrappers: list[Callable[[Transport], Transport]] = []
         #: The ledger, or ``None``.
         self.ledger: Any = ledger
         #: The key in ``app.extensions``, such as ``"postal"`` or
@@ -147,6 +148,8 @@ class Postal:
         # reported at start-up.
         read_suppressed(app.config, settings.prefix, testing=False)
         pipeline = SendPipeline(settings, postal=self, transport=self._transport)
+        for wrap in self._wrappers:
+            pipeline.transport = wrap(pipeline.transport)
         state = _AppState(settings, pipeline, self)
         if settings.webhook_key is not None or settings.dedupe_cache != "memory":
             state.webhooks()  # to report an invalid key or cache at start-up
@@ -171,6 +174,19 @@ class Postal:
             for name in settings:
                 app.config.pop(name, None)
             app.config.update(kept)
+
+    def wrap_transport(self, wrap: Callable[[Transport], Transport]) -> None:
+        """Put something around each call of Postal's API, such as a trace.
+
+        It is used for all apps of this object, those to come included.
+
+        :param wrap: Called with the transport; returns another one, whose ``call``
+            calls the first one's. See
+            :class:`flask_postal.sending.transport.Transport`.
+        """
+        self._wrappers.append(wrap)
+        for state in self._states.values():
+            state.pipeline.transport = wrap(state.pipeline.transport)
 
     # ---- sending
 

@@ -20,6 +20,7 @@ __all__ = [
     "send_failed",
     "server_event_received",
     "tracking_received",
+    "webhook_answered",
 ]
 
 _signals = Namespace()
@@ -66,6 +67,24 @@ tracking_received: NamedSignal = _signals.signal(
 
     Receivers are called as ``receiver(app, event=, postal=)`` with a
     :class:`.TrackingEvent`. If a receiver raises, Postal retries the webhook.
+    """,
+)
+
+webhook_answered: NamedSignal = _signals.signal(
+    "webhook-answered",
+    doc="""Emitted when a webhook request was answered, also when it was refused.
+
+    For metrics and traces. Receivers are called as ``receiver(app, hook=, status=,
+    reason=, seconds=, event_type=, event=, postal=)``:
+
+    - ``hook`` is ``"tracking"`` or ``"inbound"``, ``status`` the HTTP status, and
+      ``seconds`` how long verifying and handling took;
+    - ``reason`` is one of :class:`.AnswerReason`;
+    - ``event_type`` is a value of :class:`.EventType`, ``"inbound"`` for a mail, or
+      ``"server"``; ``event`` is the event. Both are ``None`` if the request was refused
+      before it was parsed.
+
+    An exception in a receiver is logged and not propagated.
     """,
 )
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from ..errors import CancelSend, MessageError, PostalError
+from ..errors import CancelSend, MessageError, PostalError, SendError
 from ..receivers import call_receiver
 from ..settings import Settings, read_suppressed
 from ..signals import message_sending, message_sent, send_failed
@@ -196,8 +197,15 @@ class SendPipeline:
         """Call the API, or make up a result if sending is suppressed."""
         if suppressed:
             return made_up_result(prepared, self._made_up_ids)
-        data = self.transport.call(prepared.endpoint, prepared.body)
-        return read_result(data, prepared)
+        began = time.perf_counter()
+        try:
+            data = self.transport.call(prepared.endpoint, prepared.body)
+            result = read_result(data, prepared)
+        except SendError as error:
+            error.endpoint = prepared.endpoint
+            error.seconds = time.perf_counter() - began
+            raise
+        return replace(result, seconds=time.perf_counter() - began)
 
     # ---- after the API call, in the app's thread
 

@@ -87,12 +87,14 @@ class SendResult:
         ``None`` after :exc:`.CancelSend`.
     :param suppressed: Whether sending was suppressed. If so, nothing was sent, and the
         ids and tokens are made up.
+    :param seconds: How long the call of the API took; ``None`` if there was none.
     """
 
     message_id: str | None = None
     recipients: Mapping[str, RecipientStatus] = field(default_factory=Recipients)
     endpoint: str | None = None
     suppressed: bool = False
+    seconds: float | None = field(default=None, compare=False)
 
 
 def read_result(data: Any, prepared: Prepared) -> SendResult:

@@ -34,16 +34,18 @@ def parse(verified: VerifiedRequest) -> Event:
 
 
 def handle(
+    event: Event,
     verified: VerifiedRequest,
     app: Flask,
     state: WebhookState,
     *,
     postal: object,
     scope: str,
-    handler: Handler | None = None,
+    handler: Handler | None,
 ) -> Dispatched:
-    """Parse a request, and call every receiver that has not handled it before.
+    """Call every receiver of an event that has not handled it before.
 
+    :param event: What :func:`parse` has returned for the request.
     :param verified: The request.
     :param app: The sender of the signal.
     :param state: The app's webhook state; its store remembers what has been handled.
@@ -51,9 +53,7 @@ def handle(
     :param scope: The extension key, which is part of the deduplication key.
     :param handler: Calls the receivers in place of :func:`.dispatch`. If it raises, the
         request has failed, and Postal sends it again.
-    :raises PayloadError: if the body can't be parsed, see :func:`parse`.
     """
-    event = parse(verified)
     if handler is None:
         outcome = dispatch(event, app, postal=postal, scope=scope, store=state.store)
     else:

@@ -8,13 +8,15 @@ separately: store or queue what :meth:`Webhooks.verify` returns, and pass it to
 from __future__ import annotations
 
 import logging
+import time
 
 from flask import Flask, Request, Response, current_app
 
 from ..errors import PayloadError, RequestRefused
 from ..settings import Settings
-from .dispatch import Dispatched
-from .handle import Handler, handle
+from .answers import REASONS, AnswerReason, announce_answer, reason_of_refusal
+from .dispatch import Dispatched, Event
+from .handle import Handler, handle, parse
 from .responses import (
     SAVED_RESPONSES,
     SavedResponse,
@@ -88,14 +90,7 @@ class Webhooks(WebhookState):
         """
         if app is None:
             app = current_app._get_current_object()  # type: ignore[attr-defined]
-        return handle(
-            verified,
-            app,
-            self,
-            postal=self._postal,
-            scope=self._scope,
-            handler=self._handler,
-        )
+        return self._handle(parse(verified), verified, app)
 
     def receive(self, app: Flask, request: Request, hook: str) -> Response:
         """Verify and handle a request, and return the response to Postal.
@@ -104,11 +99,14 @@ class Webhooks(WebhookState):
         appended to the WSGI environment, where the :class:`.ResponseGuard` finds it
         after the app's own code has run.
         """
+        began, event = time.perf_counter(), None
         try:
             verified = self.verify(request, hook)
-            response = _respond(hook, self._handled(app, verified))
+            event = _parsed(verified)
+            outcome = self._handle(event, verified, app)
+            response, reason = _respond(hook, outcome), REASONS[outcome]
         except RequestRefused as refusal:
-            response = _refuse(refusal)
+            response, reason = _refuse(refusal), reason_of_refusal(refusal)
         except Exception:  # noqa: BLE001
             # A 500 makes Postal retry. Letting the exception through would call the
             # app's error handlers, and a friendly error page with status 200 would tell
@@ -116,21 +114,43 @@ class Webhooks(WebhookState):
             reference = new_reference()
             _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
             response = answer(500, f"unexpected error [{reference}]")
+            reason = AnswerReason.ERROR
         request.environ.setdefault(SAVED_RESPONSES, []).append(SavedResponse(response))
+        announce_answer(
+            app,
+            hook,
+            response.status_code,
+            reason,
+            event,
+            seconds=time.perf_counter() - began,
+            postal=self._postal,
+        )
         return response
 
-    def _handled(self, app: Flask, verified: VerifiedRequest) -> Dispatched:
-        try:
-            return self.handle(verified, app)
-        except PayloadError as error:
-            status = HOOKS[verified.hook].malformed
-            reason = f"the signature is valid, but the body can't be parsed: {error}"
-            if error.misdirected:
-                status = 503
-                reason = (
-                    "this is the other webhook's request; swap the two URLs in Postal"
-                )
-        raise RequestRefused(status, "can't be parsed", reason, level=logging.ERROR)
+    def _handle(
+        self, event: Event, verified: VerifiedRequest, app: Flask
+    ) -> Dispatched:
+        return handle(
+            event,
+            verified,
+            app,
+            self,
+            postal=self._postal,
+            scope=self._scope,
+            handler=self._handler,
+        )
+
+
+def _parsed(verified: VerifiedRequest) -> Event:
+    try:
+        return parse(verified)
+    except PayloadError as error:
+        status = HOOKS[verified.hook].malformed
+        reason = f"the signature is valid, but the body can't be parsed: {error}"
+        if error.misdirected:
+            status = 503
+            reason = "this is the other webhook's request; swap the two URLs in Postal"
+    raise RequestRefused(status, "can't be parsed", reason, level=logging.ERROR)
 
 
 def _respond(hook: str, outcome: Dispatched) -> Response:
