@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -136,6 +137,32 @@ def test_stored_requests_are_replayed(app: Flask, tracking: list[Any]) -> None:
     file = CAPTURES / "webhooks" / "MessageBounced.body"
     assert run(app, "replay", str(file))[0] == 0
     assert tracking[0].event_type == "bounced"
+
+
+@pytest.mark.parametrize("options", [[], ["--local"]])
+def test_events_in_a_log_are_replayed(
+    app: Flask, tracking: list[Any], tmp_path: Path, options: list[str]
+) -> None:
+    folder = CAPTURES / "webhooks"
+    first, second = (
+        json.loads((folder / f"{name}.body").read_bytes())
+        for name in ("MessageBounced", "MessageSent")
+    )
+    log = tmp_path / "app.log"
+    log.write_text(
+        "2026-11-28 06:00:00 INFO started {'no': 'event'}\n"
+        f"2026-11-28 06:00:01 INFO [{{request 7}}] {json.dumps(first)}\n"
+        f"2026-11-28 06:00:02 INFO {second!r}\n"
+        "Traceback (most recent call last):\n"
+    )
+    body = str(folder / "MessageDelayed.body")
+    code, output = run(app, "replay", *options, str(log), body)
+    assert code == 0, output
+    assert [event.event_type for event in tracking] == [
+        "bounced",
+        "delivered",
+        "deferred",
+    ]
 
 
 def test_faults_are_set_and_cleared(app: Flask, sandbox: Sandbox) -> None:

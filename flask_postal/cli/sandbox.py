@@ -213,7 +213,13 @@ def trigger_command(
 
 @postal_cli.command("replay")
 @name_option
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.option(
     "--local",
     is_flag=True,
@@ -221,27 +227,33 @@ def trigger_command(
 )
 def replay_command(
     name: str | None,
-    file: Path,
+    files: tuple[Path, ...],
     local: bool,  # noqa: FBT001 - click passes it by its name
 ) -> None:
-    """Handle a stored request again.
+    """Handle stored requests again.
 
-    FILE contains the body of a webhook request as Postal sent it. The sandbox signs it
-    again and posts it to the app. With --local it is handled without a signature: use
-    it with bodies that you have stored yourself.
+    A FILE contains the body of a webhook request as Postal sent it, or it is a log with
+    one event in a line, as JSON or as app.logger.info("%s", event.esp_event) writes it.
+    The sandbox signs each again and posts it to the app. With --local they are handled
+    without a signature: use it with what you have stored yourself.
     """
-    postal, body = find_postal(name), file.read_bytes()
-    if not local:
-        content = {"body": base64.b64encode(body).decode()}
-        _show(_ask_sandbox(postal, "replay", content))
-        return
-    from ..webhooks.replay import read_stored_request
+    from ..webhooks.replay import find_bodies, read_stored_request
 
-    with explained():
-        stored = read_stored_request(body)
-        outcome = postal.webhooks.handle(stored.request)
-    click.echo(f"{stored.event}: {outcome.name.lower().replace('_', ' ')}")
-    if outcome.name != "HANDLED":
+    postal, failed = find_postal(name), False
+    for file in files:
+        with explained():
+            bodies = find_bodies(file.read_bytes())
+        for body in bodies:
+            if not local:
+                content = {"body": base64.b64encode(body).decode()}
+                failed |= not _tell(_ask_sandbox(postal, "replay", content))
+                continue
+            with explained():
+                stored = read_stored_request(body)
+                outcome = postal.webhooks.handle(stored.request)
+            click.echo(f"{stored.event}: {outcome.name.lower().replace('_', ' ')}")
+            failed |= outcome.name != "HANDLED"
+    if failed:
         raise click.exceptions.Exit(1)
 
 
@@ -275,6 +287,12 @@ def fault_command(
 
 def _show(made: Mapping[str, Any]) -> None:
     """Print the app's response. The exit code is 1 unless it counts as success."""
+    if not _tell(made):
+        raise click.exceptions.Exit(1)
+
+
+def _tell(made: Mapping[str, Any]) -> bool:
+    """Print the app's response; return whether it counts as success."""
     about = f" about the message to {made['recipient']}" if made["recipient"] else ""
     click.echo(f"{made['event']}{about}, posted to {made['url'] or 'no URL'}")
     if made["answer"]:
@@ -284,8 +302,7 @@ def _show(made: Mapping[str, Any]) -> None:
             "  Is the app running? Set its URL by `flask postal sandbox --app-url`."
         )
     click.echo(f"  {made['verdict']}")
-    if made["state"] != "taken":
-        raise click.exceptions.Exit(1)
+    return bool(made["state"] == "taken")
 
 
 def _ask_sandbox(
