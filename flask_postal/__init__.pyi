@@ -19,6 +19,8 @@ from .errors import TransportError as TransportError
 from .errors import UnsupportedFeature as UnsupportedFeature
 from .errors import WebhookError as WebhookError
 from .extension import Postal as Postal
+from .outcome import BounceReason as BounceReason
+from .outcome import BounceType as BounceType
 from .outcome import HoldReason as HoldReason
 from .outcome import Outcome as Outcome
 from .outcome import RejectReason as RejectReason
@@ -47,6 +49,8 @@ from .webhooks.events import MailEvent as MailEvent
 from .webhooks.events import ServerEvent as ServerEvent
 from .webhooks.events import TrackingEvent as TrackingEvent
 from .webhooks.mail.attachment import InboundAttachment as InboundAttachment
+from .webhooks.mail.bounce_report import BounceRecipient as BounceRecipient
+from .webhooks.mail.bounce_report import BounceReport as BounceReport
 from .webhooks.mail.message import InboundMessage as InboundMessage
 from .webhooks.verify import VerifiedRequest as VerifiedRequest
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .sending.batch import Progress, SendOutcome
     from .sending.stored import Delivery, MessageDetails
     from .webhooks.events import TrackingEvent
+    from .webhooks.mail.bounce_report import BounceReport
     from .webhooks.receive import Webhooks
 
 __all__ = ["Connection", "Postal"]
@@ -455,6 +456,27 @@ class Postal:
         :raises TransportError: if no usable response was received.
         """
         return fetch_deliveries(self._of(self._app()).pipeline.transport, id)
+
+    def bounce_report(self, event: TrackingEvent) -> BounceReport | None:
+        """Fetch the bounce mail of an event from Postal, and read it.
+
+        A ``bounced`` event says that a mail came back, and not why; the bounce mail
+        does.
+
+        :param event: An event of this Postal.
+        :returns: The report; ``None`` if the event has no bounce mail, or if Postal has
+            deleted its content.
+        :raises APIError: with the code ``MessageNotFound`` if Postal has deleted it,
+            and for other refusals.
+        :raises TransportError: if no usable response was received.
+        """
+        from .webhooks.mail.bounce_report import read_bounce
+
+        number = (event.bounce or {}).get("id")
+        if type(number) is not int:
+            return None
+        raw = self.get_message(number, expand="raw_message").raw
+        return None if raw is None else read_bounce(raw)
 
     # ---- receiving
 

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from .bounce_rules import BounceReason, BounceType
+from .bounce_types import BounceClass, classify_reply
 from .vocabulary import BY_STATUS, EventType
 
 __all__ = [
+    "BounceReason",
+    "BounceType",
     "HoldReason",
     "Outcome",
     "RejectReason",
@@ -61,6 +65,16 @@ _HOLD_WORDS = (
     ("threat", HoldReason.SPAM),
 )
 
+_BLOCKING = frozenset(
+    {
+        BounceReason.AUTHENTICATION,
+        BounceReason.POLICY,
+        BounceReason.RELAY,
+        BounceReason.REPUTATION,
+        BounceReason.SENDER,
+    }
+)
+
 _SMTP_REPLY = re.compile(r"\s*([245]\d\d)(?:[ -]+([245]\.\d{1,3}\.\d{1,3})(?!\S))?")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^ \t\r\n?]*)(\?\S*)?")
 
@@ -74,6 +88,12 @@ class Outcome:
     :param hold_reason: Why Postal holds the mail; ``None`` if it does not.
     :param smtp_code: The SMTP code of the remote server's reply, such as 550.
     :param enhanced_status: Its enhanced status code (RFC 3463), such as ``"5.1.1"``.
+    :param bounce_type: Whether to try the address again: ``permanent``, ``temporary``
+        or ``unknown``; ``None`` if the mail neither failed nor bounced. It is read from
+        the remote server's reply; an event about a bounce mail has none, see
+        :meth:`.Postal.bounce_report`.
+    :param bounce_reason: Why it was refused; ``None`` if that is not known.
+    :param bounce_rule: The rule that has decided, or ``"status 5.1.1"``.
     :param description: Postal's description of the outcome. Postal cuts it at 250
         characters.
     :param mta_response: The remote server's reply, cut in the same way.
@@ -84,6 +104,9 @@ class Outcome:
     hold_reason: HoldReason | None = None
     smtp_code: int | None = None
     enhanced_status: str | None = None
+    bounce_type: BounceType | None = None
+    bounce_reason: BounceReason | None = None
+    bounce_rule: str | None = None
     description: str | None = None
     mta_response: str | None = None
 
@@ -105,9 +128,12 @@ def read_outcome(
     output = redact(output) if output else None
     code, enhanced = _smtp_reply(output)
     reject_reason = hold_reason = None
+    bounce: BounceClass | None = None
     if event_type is EventType.FAILED:
-        reject_reason = _reject_reason(code, enhanced, details or "", output or "")
+        bounce = classify_reply(code, enhanced, output or details or "")
+        reject_reason = _reject_reason(code, bounce, details or "", output or "")
     elif event_type is EventType.BOUNCED:
+        bounce = BounceClass(BounceType.UNKNOWN)
         reject_reason = RejectReason.BOUNCED
     elif status == "Held":
         words = (details or "").lower()
@@ -121,6 +147,9 @@ def read_outcome(
         "hold_reason": hold_reason,
         "smtp_code": code,
         "enhanced_status": enhanced,
+        "bounce_type": None if bounce is None else bounce.type,
+        "bounce_reason": None if bounce is None else bounce.reason,
+        "bounce_rule": None if bounce is None else bounce.rule,
         "description": details,
         "mta_response": output,
     }
@@ -175,7 +204,7 @@ def _smtp_reply(output: str | None) -> tuple[int | None, str | None]:
 
 
 def _reject_reason(
-    code: int | None, enhanced: str | None, details: str, output: str
+    code: int | None, bounce: BounceClass, details: str, output: str
 ) -> RejectReason:
     ours, theirs = details.lower(), output.lower()
     if "maximum number of delivery attempts" in ours:
@@ -186,9 +215,8 @@ def _reject_reason(
         return RejectReason.OTHER
     if "spam" in theirs:
         return RejectReason.SPAM
-    subject = (enhanced or "").split(".")[1:2]
-    if subject == ["1"]:
+    if bounce.type is BounceType.PERMANENT:
         return RejectReason.INVALID
-    if subject == ["7"]:
+    if bounce.reason in _BLOCKING:
         return RejectReason.BLOCKED
     return RejectReason.BOUNCED

@@ -56,11 +56,13 @@ def receivers_restored() -> Iterator[None]:
     names = importlib.import_module("flask_postal.signals").__all__
     all_signals = [getattr(flask_postal, name) for name in names]
     before = [set(signal.receivers) for signal in all_signals]
-    yield
-    for signal, known in zip(all_signals, before, strict=True):
-        for number in set(signal.receivers) - known:
-            found = signal.receivers[number]
-            signal.disconnect(found() if isinstance(found, weakref.ref) else found)
+    try:
+        yield
+    finally:
+        for signal, known in zip(all_signals, before, strict=True):
+            for number in set(signal.receivers) - known:
+                found = signal.receivers[number]
+                signal.disconnect(found() if isinstance(found, weakref.ref) else found)
 
 
 @pytest.mark.parametrize("name", PROJECTS)

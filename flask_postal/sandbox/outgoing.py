@@ -211,16 +211,8 @@ class OutgoingMail:
 
     def _note_bounce(self, mail: Mail) -> dict[str, Any]:
         """Store the bounce with which the recipient's server returned a message."""
-        message_id = new_message_id()
-        text = (
-            "From: Mail Delivery System <MAILER-DAEMON@sandbox.localhost>\r\n"
-            f"To: {SERVER_TOKEN}@rp.sandbox.localhost\r\n"
-            "Subject: Undelivered Mail Returned to Sender\r\n"
-            f"Message-ID: <{message_id}>\r\n\r\n"
-            f"<{mail.recipient}>: mailbox unavailable\r\n"
-        )
         bounce = self._mailbox.add_incoming(
-            text.encode("utf-8", "replace"),
+            _bounce_mail(mail.recipient),
             recipient=f"{SERVER_TOKEN}@rp.sandbox.localhost",
             sender=None,
             bounce=True,
@@ -245,3 +237,39 @@ class OutgoingMail:
             "original_message": describe_mail(mail),
             "bounce": describe_mail(bounce),
         }
+
+
+def _bounce_mail(recipient: str) -> bytes:
+    """Return a bounce mail as Postfix writes it (RFC 3464)."""
+    address = " ".join(recipient.split())
+    reply = f"550 5.1.1 <{address}>: Recipient address rejected: User unknown"
+    lines = [
+        "From: Mail Delivery System <MAILER-DAEMON@sandbox.localhost>",
+        f"To: {SERVER_TOKEN}@rp.sandbox.localhost",
+        "Subject: Undelivered Mail Returned to Sender",
+        f"Message-ID: <{new_message_id()}>",
+        "Auto-Submitted: auto-replied",
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/report; report-type=delivery-status; boundary=bounce",
+        "",
+        "--bounce",
+        "Content-Type: text/plain; charset=utf-8",
+        "",
+        "This is the mail system of the sandbox. Your message could not be delivered.",
+        "",
+        f"<{address}>: {reply}",
+        "",
+        "--bounce",
+        "Content-Type: message/delivery-status",
+        "",
+        "Reporting-MTA: dns; sandbox.localhost",
+        "",
+        f"Final-Recipient: rfc822; {address}",
+        "Action: failed",
+        "Status: 5.1.1",
+        f"Diagnostic-Code: smtp; {reply}",
+        "",
+        "--bounce--",
+        "",
+    ]
+    return "\r\n".join(lines).encode("utf-8", "replace")
