@@ -77,8 +77,8 @@ class OpenTelemetry:
         self._sent: OrderedDict[str, SpanContext] = OrderedDict()
         self._lock = threading.Lock()
         postal.wrap_transport(lambda transport: _Traced(transport, self))
-        # The bound method is kept by the signal, and this object by the method.
-        webhook_answered.connect(self._on_answer, weak=False)
+        # The signal has a weak reference only; the Postal keeps this object.
+        webhook_answered.connect(self._on_answer)
 
     # ---- calls of the API
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from flask import Flask
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -61,14 +61,16 @@ class PrometheusMetrics:
     def __init__(
         self, postal: Postal, app: Flask, *, registry: CollectorRegistry = REGISTRY
     ) -> None:
-        self._postal, self._app = postal, app
+        self._postal = postal
         self._metrics = _metrics_of(registry)
         for signal, receiver in (
             (message_sent, self._on_sent),
             (send_failed, self._on_failed),
             (webhook_answered, self._on_answer),
         ):
-            signal.connect(receiver, sender=app, weak=False)
+            signal.connect(receiver, sender=app)
+        # The signals have weak references only, so that an app can end.
+        app.extensions.setdefault("flask_postal_prometheus", []).append(self)
         if postal.ledger is not None:
             self._metrics.health.add(postal, app)
 
@@ -115,11 +117,11 @@ class _Health:
     """Reads the health of Postals with a ledger when Prometheus asks."""
 
     def __init__(self) -> None:
-        self._sources: list[tuple[Postal, Flask]] = []
+        self._sources: list[tuple[Postal, ref[Flask]]] = []
 
     def add(self, postal: Postal, app: Flask) -> None:
         """Add a Postal of an app."""
-        self._sources.append((postal, app))
+        self._sources.append((postal, ref(app)))
 
     def describe(self) -> list[Any]:
         """Have nothing read from the database at registration."""
@@ -131,7 +133,9 @@ class _Health:
             name: GaugeMetricFamily(f"postal_{name}", text, labels=["postal"])
             for name, text in _HEALTH.items()
         }
-        for postal, app in self._sources:
+        for postal, found in self._sources:
+            if (app := found()) is None:
+                continue
             try:
                 with app.app_context():
                     health = postal.health()

@@ -369,7 +369,7 @@ class AppLedger:
 
     def _announce_accepted(self, mail_id: int) -> None:
         """Tell receivers of a message that evidence has shown to be accepted."""
-        if message_sent.receivers:
+        if message_sent.has_receivers_for(self.app):
             mail, rows, message = self._restored(mail_id)
             statuses = {
                 row.address: RecipientStatus(row.address, row.postal_id, row.token)
@@ -380,7 +380,7 @@ class AppLedger:
 
     def _announce_failed(self, mail_id: int) -> None:
         """Tell receivers of a message that was tried again and again."""
-        if send_failed.receivers:
+        if send_failed.has_receivers_for(self.app):
             mail, _, message = self._restored(mail_id)
             error = TransportError(str(mail.error), maybe_sent=False)
             self._deliverers[mail.server].report(message, error)

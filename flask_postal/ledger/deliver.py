@@ -297,8 +297,10 @@ class Deliverer:
     def _is_awaited(self, result: _Result) -> bool:
         """Tell whether receivers wait for the result, which is written first then."""
         if result.verdict.state == "accepted":
-            return bool(result.recipients) and bool(message_sent.receivers)
-        return result.verdict.state == "failed" and bool(send_failed.receivers)
+            awaited = message_sent.has_receivers_for(self._app)
+            return bool(result.recipients) and awaited
+        is_failed = result.verdict.state == "failed"
+        return is_failed and send_failed.has_receivers_for(self._app)
 
     def _report(self, result: _Result) -> None:
         if self._is_awaited(result):
