@@ -188,16 +188,8 @@ def why_not_json(attachment: Attachment, media_type: str) -> str | None:
     :param media_type: The media type that :func:`check_attachment` returned.
     :returns: The reason, for error messages; ``None`` if ``send/message`` can be used.
     """
-    name = attachment.filename
-    if attachment.content_id is not None or attachment.disposition != "attachment":
-        return "an inline attachment"
-    if attachment.headers:
-        return "an attachment with headers of its own"
-    if not name or not str(name).strip():
-        return "an attachment without a name"
-    name = str(name)
-    if not name.isascii() or '"' in name or not name.isprintable() or "\\" in name:
-        return "an attachment's name that Postal can't write"
+    if (why := _why_not_headers(attachment)) is not None:
+        return why
     if media_type.startswith(("text/", "message/")):
         return f"an attachment of type {media_type}"
     ascii_only = blank = True
@@ -214,6 +206,20 @@ def why_not_json(attachment: Attachment, media_type: str) -> str | None:
         return "an empty attachment"
     if ascii_only and breaks:
         return "an ASCII attachment with line breaks, which Postal would rewrite"
+    return None
+
+
+def _why_not_headers(attachment: Attachment) -> str | None:
+    """Return why ``send/message`` can't write the headers of an attachment."""
+    if attachment.content_id is not None or attachment.disposition != "attachment":
+        return "an inline attachment"
+    if attachment.headers:
+        return "an attachment with headers of its own"
+    name = str(attachment.filename or "")
+    if not name.strip():
+        return "an attachment without a name"
+    if not name.isascii() or '"' in name or not name.isprintable() or "\\" in name:
+        return "an attachment's name that Postal can't write"
     return None
 
 

@@ -86,9 +86,16 @@ class SendPipeline:
         self._made_up_ids = itertools.count(1)
         self._warns_of_sandbox = settings.uses_sandbox
 
-    def send(self, app: Flask, message: Message) -> SendResult:
-        """Send a message; see :meth:`.Postal.send`."""
+    def send(
+        self, app: Flask, message: Message, *, suppressed: bool | None = None
+    ) -> SendResult:
+        """Send a message; see :meth:`.Postal.send`.
+
+        :param suppressed: Whether sending is suppressed, if the settings don't decide.
+        """
         ready = self.ready(app, message)
+        if suppressed is not None:
+            ready = replace(ready, suppressed=suppressed)
         try:
             result = self.transmit(ready)
         except PostalError as error:

@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from email.utils import parseaddr
 from typing import Any, Self
 
 from blinker import NamedSignal
 from flask import Flask, current_app
 
-from ...errors import PostalError, UnsupportedFeature
+from ...errors import UnsupportedFeature
 from ...extension import Postal
 from ...settings import read_flag
 from .message import BadHeaderError, Message, MissingError, state_of
@@ -175,15 +174,9 @@ class _State(_Sender):
         """Send a message through the app's Postal, and return the result."""
         pipeline = self._postal_of(app)._pipeline_of(app)
         made = message.to_postal(ascii_attachments=bool(self.ascii_attachments))
-        ready = pipeline.ready(app, made)
-        if self.suppress is not None and not self._says_postal(app):
-            ready = replace(ready, suppressed=bool(self.suppress))
-        try:
-            result = pipeline.transmit(ready)
-        except PostalError as error:
-            pipeline.report(app, ready.message, error)
-            raise
-        pipeline.report(app, ready.message, result)
+        decides = self.suppress is not None and not self._says_postal(app)
+        suppressed = bool(self.suppress) if decides else None
+        result = pipeline.send(app, made, suppressed=suppressed)
         if self.debug:
             ids = [sent.id for sent in result.recipients.values()]
             _log.debug("message %s was sent as Postal's %s", message.msgId, ids)
