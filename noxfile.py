@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import nox
@@ -110,7 +111,9 @@ def types(session: nox.Session) -> None:
     session.install("--editable", ".[tests]", TOOLS["mypy"], TOOLS["pyright"])
     session.run("mypy", "--strict", "flask_postal", "example_app", "tests")
     folder = empty_folder(session)
-    python = wheel_alone(session, folder, *EXTRAS["ledger"])
+    # What public classes are derived from must be there.
+    extras = [EXTRAS[name] for name in ("ledger", "security")]
+    python = wheel_alone(session, folder, *chain.from_iterable(extras))
     session.chdir(folder)  # flask_postal of the checkout must not be found
     # pyright looks for packages where the first Python of PATH has them, which is the
     # session's own; --pythonpath has no effect together with --verifytypes.

@@ -1,6 +1,6 @@
 """A backend for Flask-Mailman, so that its messages go out through Postal.
 
-Needs ``Flask-Postal[mailman]``, and a :class:`.Postal` of the app::
+Needs a :class:`.Postal` of the app::
 
     app.config["MAIL_BACKEND"] = "flask_postal.integrations.flask_mailman"
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import email.message
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from flask import Flask, current_app
-from flask_mailman.backends.base import BaseEmailBackend
 
 from ..errors import ConfigurationError, PostalError
 from ..sending.attachment import Attachment
@@ -21,7 +20,7 @@ from .blank_message import BlankMessage
 __all__ = ["EmailBackend"]
 
 
-class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
+class EmailBackend:
     """Sends through the app's Postal, and notes its answer as ``postal_result``.
 
     For a Postal with a name, derive a class, and set ``MAIL_BACKEND`` to it::
@@ -35,6 +34,33 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
 
     #: The key of the Postal in ``app.extensions``.
     postal_key: ClassVar[str] = "postal"
+
+    def __init__(
+        self,
+        mailman: Any = None,
+        fail_silently: bool = False,  # noqa: FBT001, FBT002 - as Flask-Mailman calls it
+        **smtp: Any,
+    ) -> None:
+        """Flask-Mailman creates it.
+
+        :param mailman: Its settings.
+        :param fail_silently: Whether errors are left out.
+        :param smtp: A user and a password, which are not used.
+        """
+        self.mailman = mailman
+        self.fail_silently = fail_silently
+
+    def open(self) -> None:
+        """Do nothing: connections to Postal are kept alive anyway."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
 
     def send_messages(self, email_messages: Iterable[Any]) -> int:
         """Send messages; return how many were sent.
