@@ -27,8 +27,8 @@ class PostalMailUtil(MailUtil):  # type: ignore[misc]
 
     The name of the template is the tag, such as ``welcome`` or ``reset_notice``. With a
     ledger, the mail is enqueued in the request's transaction, which is committed after
-    the request, and its metadata is ``{"user": user.id}``. Outside of a request, the
-    caller commits.
+    the request unless it ends with an error, and its metadata is ``{"user": user.id}``.
+    Outside of a request, the caller commits.
 
     For a Postal with a name, derive a class::
 
@@ -77,7 +77,7 @@ class PostalMailUtil(MailUtil):  # type: ignore[misc]
             @after_this_request
             def commit(response: Response) -> Response:
                 # Not every view of Flask-Security commits: some change nothing else.
-                if response.status_code < 500:
+                if response.status_code < 400:
                     session.commit()
                 return response
 

@@ -29,7 +29,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flask_mail", flask_mail)
 
 
-def make_app(folder: Path, *, with_ledger: bool = False, **security: Any) -> Flask:
+def make_app(
+    folder: Path,
+    *,
+    with_ledger: bool = False,
+    name: str | None = None,
+    **security: Any,
+) -> Flask:
     from flask_security import Security, SQLAlchemyUserDatastore
     from flask_security.models import fsqla_v3
 
@@ -62,7 +68,7 @@ def make_app(folder: Path, *, with_ledger: bool = False, **security: Any) -> Fla
         SQLALCHEMY_DATABASE_URI=f"sqlite:///{folder / 'app.sqlite'}",
     )
     db.init_app(app)
-    postal = Postal(app, ledger=Ledger(db) if with_ledger else None)
+    postal = Postal(app, name=name, ledger=Ledger(db) if with_ledger else None)
     app.register_blueprint(postal.blueprint)
     Security(app, SQLAlchemyUserDatastore(db, User, Role), **security)
     with app.app_context():
@@ -166,6 +172,41 @@ def test_an_address_that_postal_can_t_take_is_an_error_of_the_form(
         )
         assert page.status_code == 200
         assert "Invalid email address" in page.text
+        assert sandbox.messages == []
+    with app.app_context():
+        app.extensions["test_db"].engine.dispose()
+
+
+def test_a_postal_with_a_name_can_be_chosen(tmp_path: Path) -> None:
+    from flask_postal.integrations.flask_security import PostalMailUtil
+
+    class AccountsMailUtil(PostalMailUtil):
+        postal_key = "postal_accounts"
+
+    app = make_app(tmp_path, name="accounts", mail_util_cls=AccountsMailUtil)
+    form = {"password": "correct horse", "password_confirm": "correct horse"}
+    with sandboxed(app, name="accounts") as sandbox:
+        app.test_client().post("/register", data={"email": ANA, **form})
+        assert len(sandbox.messages) == 1
+    with app.app_context():
+        app.extensions["test_db"].engine.dispose()
+
+
+def test_a_request_that_fails_sends_nothing(tmp_path: Path) -> None:
+    app = through_postal(tmp_path, with_ledger=True)
+    app.testing = False
+
+    @app.post("/broken")
+    def broken() -> str:
+        from flask_security import lookup_identity
+        from flask_security.utils import send_mail
+
+        assert lookup_identity(ANA) is None
+        send_mail("Hi", ANA, "security/email/welcome", user=None, confirmation_link="x")
+        raise LookupError("after the mail")
+
+    with sandboxed(app) as sandbox:
+        assert app.test_client().post("/broken").status_code == 500
         assert sandbox.messages == []
     with app.app_context():
         app.extensions["test_db"].engine.dispose()
