@@ -164,13 +164,15 @@ class Postal:
         :param settings: Settings by their full names. ``None`` counts as unset.
         :raises ConfigurationError: if a setting is invalid.
         """
-        before = self._of(app)
+        before, wrappers = self._of(app), len(self._wrappers)
         kept = {name: app.config[name] for name in settings if name in app.config}
         app.config.update(settings)
         try:
             self._states[app] = self._configured(app)
             yield
         finally:
+            for wrap in self._wrappers[wrappers:]:
+                before.pipeline.transport = wrap(before.pipeline.transport)
             self._states[app] = before
             for name in settings:
                 app.config.pop(name, None)

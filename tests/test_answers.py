@@ -107,6 +107,21 @@ def test_refusals_are_told_too(app: Flask, answers: Answers) -> None:
     ]
 
 
+def test_a_receiver_that_ends_the_process_is_told_too(
+    app: Flask, answers: Answers
+) -> None:
+    def fail(app: Flask, **extra: Any) -> None:
+        raise SystemExit
+
+    with (
+        WebhookClient(app) as webhook,
+        tracking_received.connected_to(fail, sender=app),
+        pytest.raises(SystemExit),
+    ):
+        webhook.tracking("delivered")
+    assert [facts(told)[1:3] for told in answers] == [(500, "failed")]
+
+
 def test_each_refusal_has_a_reason() -> None:
     """The texts of all refusals in the package are known."""
     folder = Path(flask_postal.__file__).parent / "webhooks"
@@ -119,11 +134,12 @@ def test_each_refusal_has_a_reason() -> None:
     assert set(_REFUSALS.values()) < set(AnswerReason)
 
 
+@pytest.mark.parametrize("error", [LookupError, SystemExit])
 def test_a_receiver_that_fails_changes_no_answer(
-    app: Flask, caplog: pytest.LogCaptureFixture
+    app: Flask, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     def fail(app: Flask, **extra: Any) -> None:
-        raise LookupError("metrics are down")
+        raise error("metrics are down")
 
     with WebhookClient(app) as webhook, webhook_answered.connected_to(fail, sender=app):
         assert webhook.tracking("delivered").status_code == 200

@@ -148,20 +148,28 @@ def test_events_in_a_log_are_replayed(
         json.loads((folder / f"{name}.body").read_bytes())
         for name in ("MessageBounced", "MessageSent")
     )
-    log = tmp_path / "app.log"
+    third = json.loads((folder / "MessageDelayed.body").read_bytes())
+    third["payload"]["message"]["subject"] = "a\u2028b"
+    log, junk = tmp_path / "app.log", tmp_path / "junk.log"
+    junk.write_text('{"event": "request finished", "level": "info"}\n')
     log.write_text(
         "2026-11-28 06:00:00 INFO started {'no': 'event'}\n"
-        f"2026-11-28 06:00:01 INFO [{{request 7}}] {json.dumps(first)}\n"
-        f"2026-11-28 06:00:02 INFO {second!r}\n"
+        '{"event": "request finished", "level": "info"}\n'
+        f"2026-11-28 06:00:01 INFO [{{request 7}}] {json.dumps(first)} [app.py:3]\n"
+        f"2026-11-28 06:00:02 INFO {second!r} [app.py:3]\n"
+        f'{{"message": {json.dumps(third, ensure_ascii=False)}, "level": "info"}}\n'
         "Traceback (most recent call last):\n"
     )
-    body = str(folder / "MessageDelayed.body")
-    code, output = run(app, "replay", *options, str(log), body)
-    assert code == 0, output
+    body = str(folder / "MessageHeld-suppressed.body")
+    code, output = run(app, "replay", *options, str(junk), str(log), body)
+    assert code == 1
+    assert "junk.log: there is neither an event nor a mail in it" in output
+    assert f"{log}: 3 events" in output
     assert [event.event_type for event in tracking] == [
         "bounced",
         "delivered",
         "deferred",
+        "queued",
     ]
 
 

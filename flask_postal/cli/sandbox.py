@@ -241,8 +241,14 @@ def replay_command(
 
     postal, failed = find_postal(name), False
     for file in files:
-        with explained():
+        try:
             bodies = find_bodies(file.read_bytes())
+        except ValueError as error:
+            click.echo(f"{file}: {error}", err=True)
+            failed = True
+            continue
+        if len(bodies) > 1:
+            click.echo(f"{file}: {len(bodies)} events")
         for body in bodies:
             if not local:
                 content = {"body": base64.b64encode(body).decode()}

@@ -70,7 +70,10 @@ class PostalMailUtil(MailUtil):  # type: ignore[misc]
         user = kwargs.get("user")
         if user is not None:
             session.flush()  # gives a new user its id
-            message.metadata = {"user": user.id}
+            number = getattr(user, "id", None)
+            if number is not None and not isinstance(number, int | str):
+                number = str(number)  # such as a UUID
+            message.metadata = {} if number is None else {"user": number}
         postal.enqueue(message)
         if has_request_context():
 

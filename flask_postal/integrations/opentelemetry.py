@@ -15,12 +15,13 @@ import time
 from collections import OrderedDict
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from flask import Flask
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
-from ..errors import APIError, PostalError
+from ..errors import APIError, ConfigurationError, PostalError
 from ..extension import Postal
 from ..sending.payload import Body
 from ..sending.transport import Transport
@@ -34,6 +35,8 @@ REMEMBERED = 10_000
 
 #: Buckets in seconds, as the conventions recommend for messaging.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+_traced: WeakSet[Postal] = WeakSet()
 
 
 class OpenTelemetry:
@@ -50,6 +53,7 @@ class OpenTelemetry:
     :param postal: The Postal. Call it once for each.
     :param tracer_provider: The global one if not given.
     :param meter_provider: The global one if not given.
+    :raises ConfigurationError: if this Postal is traced already.
     """
 
     def __init__(
@@ -59,6 +63,12 @@ class OpenTelemetry:
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
+        if postal in _traced:
+            raise ConfigurationError(
+                f"the Postal {postal.key!r} is traced already; with two, there would"
+                " be two spans for each call"
+            )
+        _traced.add(postal)
         self._postal = postal
         self._tracer = trace.get_tracer("flask_postal", tracer_provider=tracer_provider)
         meter = metrics.get_meter("flask_postal", meter_provider=meter_provider)

@@ -19,7 +19,7 @@ from flask import Flask
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
-from ..errors import SendError
+from ..errors import ConfigurationError, SendError
 from ..extension import Postal
 from ..sending.result import SendResult
 from ..signals import message_sent, send_failed, webhook_answered
@@ -56,12 +56,21 @@ class PrometheusMetrics:
 
     :param registry: The global one if not given. Several Postals of one registry share
         the metrics.
+    :raises ConfigurationError: if the app has metrics of this Postal already.
     """
 
     def __init__(
         self, postal: Postal, app: Flask, *, registry: CollectorRegistry = REGISTRY
     ) -> None:
         self._postal = postal
+        # The signals have weak references only, so that an app can end.
+        found = app.extensions.setdefault("flask_postal_prometheus", [])
+        if any(metrics._postal is postal for metrics in found):
+            raise ConfigurationError(
+                f"this app has metrics of the Postal {postal.key!r} already; with two,"
+                " everything would be counted twice"
+            )
+        found.append(self)
         self._metrics = _metrics_of(registry)
         for signal, receiver in (
             (message_sent, self._on_sent),
@@ -69,8 +78,6 @@ class PrometheusMetrics:
             (webhook_answered, self._on_answer),
         ):
             signal.connect(receiver, sender=app)
-        # The signals have weak references only, so that an app can end.
-        app.extensions.setdefault("flask_postal_prometheus", []).append(self)
         if postal.ledger is not None:
             self._metrics.health.add(postal, app)
 
@@ -133,9 +140,13 @@ class _Health:
             name: GaugeMetricFamily(f"postal_{name}", text, labels=["postal"])
             for name, text in _HEALTH.items()
         }
+        told: set[str] = set()
         for postal, found in self._sources:
-            if (app := found()) is None:
+            # Two apps of one process have one database as a rule; a sample that is
+            # there twice would make Prometheus refuse all of them.
+            if (app := found()) is None or postal.key in told:
                 continue
+            told.add(postal.key)
             try:
                 with app.app_context():
                     health = postal.health()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -112,7 +113,8 @@ class _Run:
             # sending see their messages in order.
             self._finish(outcome, ready, partial(self._pipeline.transmit, ready))
         else:
-            future = pool.submit(self._pipeline.transmit, ready)
+            # With the caller's context, so that a trace of the call has a parent.
+            future = pool.submit(copy_context().run, self._pipeline.transmit, ready)
             self._pending[future] = outcome, ready
 
     def _ready(self, outcome: SendOutcome) -> Ready | None:

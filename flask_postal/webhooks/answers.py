@@ -95,8 +95,9 @@ def announce_answer(
                 event=event,
                 postal=postal,
             )
-        except Exception:  # noqa: BLE001
-            # Postal's answer does not depend on who counts it.
+        except BaseException:  # noqa: BLE001
+            # Postal's answer does not depend on who counts it: even SystemExit or
+            # gevent's Timeout would keep it from being sent.
             _log.exception("a receiver of webhook-answered failed")
 
 

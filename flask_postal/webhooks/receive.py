@@ -100,6 +100,18 @@ class Webhooks(WebhookState):
         after the app's own code has run.
         """
         began, event = time.perf_counter(), None
+
+        def announce(status: int, reason: AnswerReason) -> None:
+            announce_answer(
+                app,
+                hook,
+                status,
+                reason,
+                event,
+                seconds=time.perf_counter() - began,
+                postal=self._postal,
+            )
+
         try:
             verified = self.verify(request, hook)
             event = _parsed(verified)
@@ -115,16 +127,12 @@ class Webhooks(WebhookState):
             _log.exception("%s: unexpected error [%s]", request.endpoint, reference)
             response = answer(500, f"unexpected error [{reference}]")
             reason = AnswerReason.ERROR
+        except BaseException:
+            # A receiver ends the process, or gevent its greenlet: the server answers.
+            announce(500, AnswerReason.FAILED)
+            raise
         request.environ.setdefault(SAVED_RESPONSES, []).append(SavedResponse(response))
-        announce_answer(
-            app,
-            hook,
-            response.status_code,
-            reason,
-            event,
-            seconds=time.perf_counter() - began,
-            postal=self._postal,
-        )
+        announce(response.status_code, reason)
         return response
 
     def _handle(

@@ -58,42 +58,65 @@ def read_stored_request(body: bytes) -> StoredRequest:
 def find_bodies(content: bytes) -> list[bytes]:
     """Return the bodies in a file: one as it is, or those in the lines of a log.
 
-    In a log, each line may begin with anything, such as a time, and has an event as
-    JSON or as a Python dict at its end, as ``app.logger.info("%s", event.esp_event)``
-    writes it. Lines without one are left out.
+    In a log, each line may have an event as JSON, or as a Python dict, as
+    ``app.logger.info("%s", event.esp_event)`` writes it, with anything around it. Lines
+    without one are left out.
 
     :raises ValueError: if there is none.
     """
+    is_form = content.startswith(b"id=") and b"\n" not in content.strip()
+    if (is_form and b"rcpt_to=" in content) or _is_whole(content):
+        return [content]
+    if not (found := list(_in_lines(content))):
+        raise ValueError(
+            "there is neither an event nor a mail in it; store a body exactly as Postal"
+            ' sent it, or log events by app.logger.info("%s", event.esp_event)'
+        )
+    return found
+
+
+def _is_whole(content: bytes) -> bool:
     try:
-        read_stored_request(content)
-    except ValueError:
-        found = list(_in_lines(content))
-        if not found:
-            raise
-        return found
-    return [content]
+        return _is_event(json.loads(content))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _in_lines(content: bytes) -> Iterator[bytes]:
-    for line in content.decode("utf-8", "replace").splitlines():
+    # Not splitlines(): a subject may contain characters that it splits at.
+    for line in content.decode("utf-8", "replace").split("\n"):
         # What stands before the event may have braces too.
         starts = [at for at, character in enumerate(line) if character == "{"]
         for at in starts[:MAX_BRACES]:
-            try:
-                body = json.dumps(_read_dict(line[at:].strip())).encode()
-                read_stored_request(body)
-            except (TypeError, ValueError):
-                continue
-            yield body
-            break
+            if (value := _read_event(line[at:])) is not None:
+                yield json.dumps(value).encode()
+                break
 
 
-def _read_dict(text: str) -> dict[str, object] | None:
-    for read in (json.loads, ast.literal_eval):
+def _read_event(text: str) -> dict[str, object] | None:
+    """Read the event that a text begins with; other JSON is none of Postal's."""
+    for read in (_read_json, _read_repr):
         try:
             value = read(text)
+            json.dumps(value)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        if isinstance(value, dict) and _is_event(value):
             return value
     return None
+
+
+def _is_event(value: object) -> bool:
+    """Tell whether a value is a body of Postal's; other JSON may look like one."""
+    if not isinstance(value, dict):
+        return False
+    is_event = isinstance(value.get("event"), str) and "payload" in value
+    return is_event or {"id", "rcpt_to", "mail_from"} <= value.keys()
+
+
+def _read_json(text: str) -> object:
+    return json.JSONDecoder().raw_decode(text)[0]
+
+
+def _read_repr(text: str) -> object:
+    return ast.literal_eval(text[: text.rindex("}") + 1])

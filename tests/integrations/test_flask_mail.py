@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from flask_postal import Attachment as PostalAttachment
 from flask_postal import MessageError, Postal, UnsupportedFeature, message_sent
 from flask_postal.integrations import flask_mail
 from flask_postal.integrations.flask_mail import Mail, Message, email_dispatched
@@ -85,6 +86,28 @@ def test_a_mail_without_a_body_is_sent() -> None:
         (sent,) = sandbox.messages
         assert sent.subject == "Hello"
         assert not (sent.content.text or "").strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "header", "value"),
+    [
+        ({"recipients": ("a@b.c", "d@e.f")}, "To", "a@b.c, d@e.f"),
+        ({"recipients": [""], "bcc": ("a@b.c", "d@e.f")}, "Subject", "x"),
+        ({"extra_headers": {"Reply-To": "a@b.c"}}, "Reply-To", "a@b.c"),
+        ({"reply_to": "a@b.c, Bo <d@e.f>"}, "Reply-To", "a@b.c, Bo <d@e.f>"),
+        ({"sender": ["Shop", "a@b.c"]}, "From", "Shop <a@b.c>"),
+        ({"body": b"abc"}, "Subject", "x"),
+        ({"attachments": [PostalAttachment("a.txt", "text/plain", b"x")]}, "To", TO[0]),
+        ({"attachments": [("a.txt", "text/plain", b"x")]}, "To", TO[0]),
+    ],
+)
+def test_what_flask_mail_takes_is_taken(
+    arguments: dict[str, Any], header: str, value: str
+) -> None:
+    with Sandbox() as sandbox, connected(make_app(), sandbox).app_context() as context:
+        given: dict[str, Any] = {"recipients": TO, "body": "x", **arguments}
+        Mail(context.app).send(Message("x", **given))
+        assert sandbox.messages[0].content.header(header) == value
 
 
 @pytest.mark.parametrize(
@@ -217,6 +240,21 @@ def test_receivers_of_both_orders_are_called() -> None:
         message = Message("x", TO, "x")
         mail.send(message)
     assert seen == [(app, message)] * 2
+
+
+def test_receivers_may_be_async_and_muted() -> None:
+    seen: list[Any] = []
+
+    async def receiver(app: Any, message: Any) -> None:
+        seen.append(message)
+
+    app = make_app()
+    mail = Mail(app)
+    with app.app_context(), email_dispatched.connected_to(receiver):
+        mail.send(Message("x", TO, "x"))
+        with email_dispatched.muted():
+            mail.send(Message("x", TO, "x"))
+    assert len(seen) == 1
 
 
 def test_our_signals_are_emitted_too() -> None:

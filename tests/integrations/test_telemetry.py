@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy.orm import DeclarativeBase
 
-from flask_postal import APIError, Message, MessageError, Postal
+from flask_postal import APIError, ConfigurationError, Message, MessageError, Postal
 from flask_postal.integrations.opentelemetry import OpenTelemetry
 from flask_postal.integrations.prometheus import PrometheusMetrics
 from flask_postal.ledger import Ledger
@@ -120,6 +120,22 @@ def test_failures_are_spans_without_what_they_say() -> None:
     assert not [text for text in PRIVATE if text in telemetry.everything()]
 
 
+def test_a_postal_is_traced_once_and_beyond_a_sandbox() -> None:
+    app, postal = make_app()
+    with sandboxed(app):
+        telemetry = Telemetry(postal)
+    with pytest.raises(ConfigurationError, match="traced already"):
+        OpenTelemetry(postal)
+    with sandboxed(app) as sandbox, app.app_context():
+        tracer = TracerProvider().get_tracer("test")
+        with tracer.start_as_current_span("root") as root:
+            postal.send_many([message(), message()])
+        assert len(sandbox.messages) == 2
+    assert [span.parent.span_id for span in telemetry.spans] == [
+        root.get_span_context().span_id
+    ] * 2
+
+
 def test_only_its_own_postal_is_traced() -> None:
     app, postal = make_app()
     telemetry = Telemetry(Postal(app, name="other"))
@@ -144,6 +160,8 @@ def test_messages_and_webhooks_are_counted() -> None:
     registry = CollectorRegistry()
     for one in (postal, other):
         PrometheusMetrics(one, app, registry=registry)
+    with pytest.raises(ConfigurationError, match="counted twice"):
+        PrometheusMetrics(postal, app, registry=registry)
     with app.app_context(), sandboxed(app) as sandbox:
         postal.send(message())
         sandbox.advance(minutes=1)

@@ -16,7 +16,7 @@ import sys
 from email.header import Header  # packages import it from here
 
 from ...errors import ConfigurationError
-from .mail import Connection, Mail, email_dispatched
+from .mail import Connection, Mail, email_dispatched, signals
 from .message import Attachment, BadHeaderError, Message
 from .mime import sanitize_address, sanitize_addresses, sanitize_subject
 
@@ -32,6 +32,7 @@ __all__ = [
     "sanitize_address",
     "sanitize_addresses",
     "sanitize_subject",
+    "signals",
 ]
 
 #: The version of Flask-Mail whose behaviour this is, for packages that ask.

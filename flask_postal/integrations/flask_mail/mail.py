@@ -9,17 +9,19 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parseaddr
+from functools import partial
 from typing import Any, Self
 
-from blinker import NamedSignal
+from blinker import NamedSignal, Namespace
 from flask import Flask, current_app
 
 from ...errors import UnsupportedFeature
 from ...extension import Postal
+from ...receivers import call_receiver
 from ...settings import read_flag
 from .message import BadHeaderError, Message, MissingError, state_of
 
-__all__ = ["Connection", "Mail", "email_dispatched"]
+__all__ = ["Connection", "Mail", "email_dispatched", "signals"]
 
 _log = logging.getLogger("flask_postal.integrations.flask_mail")
 _making_postal = threading.Lock()
@@ -30,14 +32,21 @@ class _Dispatched(NamedSignal):
 
     def send(self, *sender: Any, **arguments: Any) -> list[tuple[Any, Any]]:
         """Call all receivers, as :meth:`blinker.Signal.send`."""
-        [app], message = sender, arguments.get("message")
+        [app] = sender
+        if self.is_muted:
+            return []
         answers = []
         for receiver in self.receivers_for(app):
+            call = receiver
             if _first_parameter(receiver) == "message":
-                answers.append((receiver, receiver(message, app=app)))
-            else:
-                answers.append((receiver, receiver(app, **arguments)))
+                call = partial(_message_first, receiver)
+            call_receiver(app, call, **arguments)
+            answers.append((receiver, None))
         return answers
+
+
+def _message_first(receiver: Any, app: Flask, message: Any) -> Any:
+    return receiver(message, app=app)
 
 
 def _first_parameter(receiver: Any) -> str | None:
@@ -47,12 +56,14 @@ def _first_parameter(receiver: Any) -> str | None:
         return None
 
 
+signals: Namespace = Namespace()
 email_dispatched: NamedSignal = _Dispatched(
     "email-dispatched",
     doc="Emitted when a message was sent, or would have been if sending were not"
     " suppressed. Receivers are called as ``receiver(app, message)``, or as"
     " ``receiver(message, app)`` if their first parameter is called ``message``.",
 )
+signals["email-dispatched"] = email_dispatched
 
 
 class Connection:
@@ -165,7 +176,7 @@ class _State(_Sender):
         #: setting says, and by default while the app is tested.
         self.suppress: bool | None = (
             None
-            if config.get("MAIL_SUPPRESS_SEND") is None
+            if config.get("MAIL_SUPPRESS_SEND") in (None, "")
             else read_flag(config, "MAIL_SUPPRESS_SEND", default=False)
         )
         self._postal = postal

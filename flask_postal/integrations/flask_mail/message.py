@@ -5,8 +5,8 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping
-from email.utils import make_msgid, parseaddr
-from typing import TYPE_CHECKING, Any
+from email.utils import getaddresses, make_msgid, parseaddr
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app
 
@@ -134,6 +134,8 @@ class Message:
         rcpt_options: list[str] | None = None,
     ) -> None:
         sender = sender or state_of(current_app).default_sender
+        if isinstance(sender, list):  # a setting that was written as JSON
+            sender = tuple(sender)
         self._pair = sender if isinstance(sender, tuple) else None
         if isinstance(sender, tuple):
             sender = f"{sender[0]} <{sender[1]}>"
@@ -242,27 +244,57 @@ class Message:
 
         ``charset`` is left out: Postal gets UTF-8.
         """
+        headers = dict(self.extra_headers or {})
+        own = [name for name in headers if name.lower() == "reply-to"]
+        replies = [headers.pop(name) for name in own]
         # A name with a comma can be told from two addresses in a pair only.
         unchanged = self._pair is not None and self.sender == self._sender_of_pair
         return BlankMessage(
             _FOLD.sub("", str(self.subject or "")),
-            self.recipients,
-            self.body,
-            alts=self.alts,
+            _addresses(self.recipients),
+            _text(self.body),
+            alts={kind: _text(text) for kind, text in self.alts.items()},
             sender=self._pair if unchanged else self.sender,
-            cc=self.cc,
-            bcc=self.bcc,
+            cc=_addresses(self.cc),
+            bcc=_addresses(self.bcc),
             attachments=[
-                attachment.to_postal(ascii_only=ascii_attachments)
+                _file(attachment, ascii_only=ascii_attachments)
                 for attachment in self.attachments or ()
             ],
-            reply_to=[self.reply_to] if self.reply_to else None,
+            reply_to=_several([self.reply_to] if self.reply_to else replies),
             date=self.date,
-            extra_headers=self.extra_headers,
+            extra_headers=headers,
             mail_options=self.mail_options,
             rcpt_options=self.rcpt_options,
             message_id=self.msgId,
         )
+
+
+def _addresses(values: Iterable[Any] | None) -> list[Any]:
+    """Return addresses as a list: a tuple of two is no name with an address here."""
+    return [value for value in values or () if value]
+
+
+def _several(values: list[Any]) -> list[Any]:
+    """Return the addresses of headers that may have more than one."""
+    found: list[Any] = []
+    for value in values:
+        several = isinstance(value, str) and "," in value
+        found += getaddresses([value]) if several else [value]
+    return found
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _file(attachment: Any, *, ascii_only: bool) -> PostalAttachment:
+    """Return an attachment as Flask-Postal's, which it may be already."""
+    if isinstance(attachment, PostalAttachment):
+        return attachment
+    if isinstance(attachment, tuple):
+        attachment = Attachment(*attachment)
+    return cast("Attachment", attachment).to_postal(ascii_only=ascii_only)
 
 
 def _breaks(text: Any) -> bool:
