@@ -136,6 +136,25 @@ def test_an_envelope_sender_of_one_s_own_is_an_error() -> None:
         assert connection.num_emails == 1
 
 
+@pytest.mark.parametrize(
+    ("sender", "domain"),
+    [
+        ("shop@example.com", "example.com"),
+        ("Shop <shop@example.com>", "example.com"),
+        (("Doe, Jane", "jane@example.com"), "example.com"),
+        ("shop@b\u00fccher.example", "localhost"),
+        ("noreply", "noreply"),
+        ("", "example.com"),
+    ],
+)
+def test_each_message_has_an_id_that_can_be_sent(sender: Any, domain: str) -> None:
+    app = make_app()
+    with app.app_context():
+        Mail(app)
+        found = Message("x", TO, sender=sender).msgId
+    assert found.endswith(f"@{domain}>")
+
+
 # ---- through which Postal
 
 

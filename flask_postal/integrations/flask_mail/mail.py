@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parseaddr
 from functools import partial
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ from ...extension import Postal
 from ...receivers import call_receiver
 from ...settings import read_flag
 from .message import BadHeaderError, Message, MissingError, state_of
+from .mime import address_alone
 
 __all__ = ["Connection", "Mail", "email_dispatched", "signals"]
 
@@ -104,7 +104,8 @@ class Connection:
             )
         if message.has_bad_headers():
             raise BadHeaderError("a header contains a line break")
-        if envelope_from and _spec(envelope_from) != _spec(message.sender):
+        own = address_alone(message.sender).lower()
+        if envelope_from and address_alone(envelope_from).lower() != own:
             raise UnsupportedFeature(
                 "envelope_from: Postal sends with a return path of its own, by which it"
                 " recognizes bounces; leave it out",
@@ -246,9 +247,3 @@ class Mail(_Sender):
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.__dict__.get("state"), name, None)
-
-
-def _spec(address: Any) -> str:
-    """Return the address alone, for comparison."""
-    spec = address[1] if isinstance(address, tuple) else parseaddr(str(address))[1]
-    return str(spec).lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping
-from email.utils import getaddresses, make_msgid, parseaddr
+from email.utils import getaddresses, make_msgid
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app
@@ -13,7 +13,7 @@ from flask import current_app
 from ...errors import MessageError
 from ...sending.attachment import Attachment as PostalAttachment
 from ..blank_message import BlankMessage
-from .mime import ascii_filename, write_mail
+from .mime import address_alone, ascii_filename, write_mail
 
 if TYPE_CHECKING:
     from ...sending.result import SendResult
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Attachment", "BadHeaderError", "Message", "MissingError", "state_of"]
 
 #: The fold of a header: a line break before whitespace.
+_DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,150}", re.ASCII)
 _FOLD = re.compile(r"\r\n(?=[ \t])")
 
 
@@ -150,8 +151,9 @@ class Message:
         self.alts: dict[str, Any] = dict(alts or {})
         self.html = html
         self.date: float | None = date
-        domain = parseaddr(str(sender or ""))[1].rpartition("@")[2]
-        self.msgId: str = make_msgid(domain=domain if domain.isascii() else None)
+        domain = address_alone(self._pair or sender or "").rpartition("@")[2]
+        known = _DOMAIN.fullmatch(domain) is not None
+        self.msgId: str = make_msgid(domain=domain if known else "localhost")
         self.charset: str | None = charset
         self.extra_headers: dict[str, str] | None = extra_headers
         self.mail_options: list[str] = mail_options or []

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
 __all__ = [
+    "address_alone",
     "ascii_filename",
     "sanitize_address",
     "sanitize_addresses",
@@ -107,6 +108,18 @@ def ascii_filename(name: str) -> str:
     """Reduce a file name to ASCII, as ``MAIL_ASCII_ATTACHMENTS`` asks for."""
     decomposed = unicodedata.normalize("NFKD", name)
     return " ".join(decomposed.encode("ascii", "ignore").decode("ascii").split())
+
+
+def address_alone(address: Any) -> str:
+    """Return an address without its name.
+
+    Not :func:`email.utils.parseaddr`, which takes a name with a comma for an address,
+    or for none, depending on the version of Python.
+    """
+    if isinstance(address, tuple):
+        return str(address[1])
+    text = str(address)
+    return text.rpartition("<")[2].partition(">")[0].strip() if "<" in text else text
 
 
 def _joined(addresses: Iterable[Any], encoding: str) -> str:
