@@ -11,11 +11,10 @@ import email.message
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
-from flask import Flask, current_app
-
-from ..errors import ConfigurationError, PostalError
+from ..errors import PostalError
 from ..sending.attachment import Attachment
 from .blank_message import BlankMessage
+from .postals import current_postal
 
 __all__ = ["EmailBackend"]
 
@@ -69,14 +68,7 @@ class EmailBackend:
             silently.
         :raises ConfigurationError: if the app has no such Postal.
         """
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        postal = app.extensions.get(self.postal_key)
-        if postal is None:
-            raise ConfigurationError(
-                f"this app has no Postal with the key {self.postal_key!r}; call"
-                " Postal(app)"
-            )
-        sent = 0
+        postal, sent = current_postal(self.postal_key), 0
         for message in email_messages:
             if not message.recipients():
                 continue

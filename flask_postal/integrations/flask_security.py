@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from flask import after_this_request, current_app, has_request_context
+from flask import after_this_request, has_request_context
 from flask_security import EmailValidateException, MailUtil
 from flask_security.utils import get_message
 from werkzeug.wrappers import Response
 
 from ..address import parse_address
-from ..errors import ConfigurationError, MessageError
-from ..extension import Postal
+from ..errors import MessageError
 from ..sending.message import Message
+from .postals import current_postal
 
 __all__ = ["PostalMailUtil"]
 
@@ -54,7 +54,7 @@ class PostalMailUtil(MailUtil):  # type: ignore[misc]
         :param kwargs: The context of the template.
         :raises PostalError: as :meth:`.Postal.send` or :meth:`.Postal.enqueue`.
         """
-        postal = self._postal()
+        postal = current_postal(self.postal_key)
         message = Message(
             subject,
             [recipient],
@@ -98,12 +98,3 @@ class PostalMailUtil(MailUtil):  # type: ignore[misc]
             problem = get_message("INVALID_EMAIL_ADDRESS")[0]
             raise EmailValidateException(problem) from None
         return normal
-
-    def _postal(self) -> Postal:
-        found: Postal | None = current_app.extensions.get(self.postal_key)
-        if found is None:
-            raise ConfigurationError(
-                f"this app has no Postal with the key {self.postal_key!r}; call"
-                " Postal(app)"
-            )
-        return found

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Attachment", "BadHeaderError", "Message", "MissingError", "state_of"]
 
-#: The fold of a header: a line break before whitespace.
+#: A domain that a Message-ID can have.
 _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,150}", re.ASCII)
+#: The fold of a header: a line break before whitespace.
 _FOLD = re.compile(r"\r\n(?=[ \t])")
 
 
