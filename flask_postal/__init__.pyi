@@ -34,12 +34,14 @@ from .sending.stored import Activity as Activity
 from .sending.stored import Delivery as Delivery
 from .sending.stored import MessageDetails as MessageDetails
 from .sending.stored import StoredAttachment as StoredAttachment
+from .sending.suppression import SuppressionReason as SuppressionReason
 from .signals import inbound_received as inbound_received
 from .signals import message_sending as message_sending
 from .signals import message_sent as message_sent
 from .signals import send_failed as send_failed
 from .signals import server_event_received as server_event_received
 from .signals import tracking_received as tracking_received
+from .signals import unsubscribed as unsubscribed
 from .signals import webhook_answered as webhook_answered
 from .vocabulary import EventType as EventType
 from .webhooks.answers import AnswerReason as AnswerReason
@@ -48,9 +50,11 @@ from .webhooks.events import InboundEvent as InboundEvent
 from .webhooks.events import MailEvent as MailEvent
 from .webhooks.events import ServerEvent as ServerEvent
 from .webhooks.events import TrackingEvent as TrackingEvent
+from .webhooks.events import UnsubscribeEvent as UnsubscribeEvent
 from .webhooks.mail.attachment import InboundAttachment as InboundAttachment
 from .webhooks.mail.bounce_report import BounceRecipient as BounceRecipient
 from .webhooks.mail.bounce_report import BounceReport as BounceReport
+from .webhooks.mail.feedback import FeedbackReport as FeedbackReport
 from .webhooks.mail.message import InboundMessage as InboundMessage
 from .webhooks.verify import VerifiedRequest as VerifiedRequest
 

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, current_app, has_app_context
 
+from .address import AddressLike, parse_address
 from .cli import postal_cli
 from .errors import ConfigurationError
 from .sending.message import Message
@@ -148,7 +149,15 @@ class Postal:
         # The value is used at each send. Read it here too, so that an invalid one is
         # reported at start-up.
         read_suppressed(app.config, settings.prefix, testing=False)
-        pipeline = SendPipeline(settings, postal=self, transport=self._transport)
+        find_suppressed = None
+        if self.ledger is not None:
+            find_suppressed = self.ledger.suppressions.among_recipients
+        pipeline = SendPipeline(
+            settings,
+            postal=self,
+            transport=self._transport,
+            find_suppressed=find_suppressed,
+        )
         for wrap in self._wrappers:
             pipeline.transport = wrap(pipeline.transport)
         state = _AppState(settings, pipeline, self)
@@ -321,6 +330,22 @@ class Postal:
             [(message, None, None) for message in messages],
             server=self.key,
         )
+
+    def is_suppressed(self, address: AddressLike, *, list: str | None = None) -> bool:
+        """Tell whether nothing is sent to an address.
+
+        An address is suppressed after a permanent bounce, a complaint, or five failed
+        messages in a row, and for a list that it has left; see
+        :data:`POSTAL_SUPPRESSION`. A message with ``ignore_suppression=True`` is sent
+        all the same.
+
+        :param list: The list that a message would belong to.
+        :raises MessageError: for an invalid address.
+        :raises ConfigurationError: without a ledger.
+        """
+        ledger = self._with_ledger("is_suppressed()")
+        envelope = parse_address(address, "address")[0].addr_spec
+        return bool(ledger.suppressions.among([envelope], list))
 
     def mail_of(self, event: TrackingEvent) -> MailMixin | None:
         """Return the record of the message that an event is about.

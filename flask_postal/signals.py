@@ -20,6 +20,7 @@ __all__ = [
     "send_failed",
     "server_event_received",
     "tracking_received",
+    "unsubscribed",
     "webhook_answered",
 ]
 
@@ -67,6 +68,15 @@ tracking_received: NamedSignal = _signals.signal(
 
     Receivers are called as ``receiver(app, event=, postal=)`` with a
     :class:`.TrackingEvent`. If a receiver raises, Postal retries the webhook.
+    """,
+)
+
+unsubscribed: NamedSignal = _signals.signal(
+    "unsubscribed",
+    doc="""Emitted when somebody wants no more mail of a list.
+
+    Receivers are called as ``receiver(app, event=, postal=)`` with an
+    :class:`.UnsubscribeEvent`.
     """,
 )
 

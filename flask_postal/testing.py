@@ -84,6 +84,7 @@ def sandboxed(
             with suppress(ConfigurationError):
                 sandbox.deliver_to(app, postal.key)
             sandbox.catch_up = partial(_catch_up, app)
+            sandbox.follow_up = partial(_follow_up, app)
             with _Failures().watching(sandbox):
                 yield sandbox
 
@@ -318,13 +319,21 @@ class _Outbox(list[Message]):
 
 def _catch_up(app: Flask) -> None:
     """Deliver what an app has enqueued and committed, if it has a ledger."""
-    ledgers = {postal.ledger for postal in _postals(app) if postal.ledger is not None}
-    if not ledgers:
-        return
-    here = has_app_context() and current_app == app
-    with nullcontext() if here else app.app_context():
-        for ledger in ledgers:
+    for ledger in _ledgers(app):
+        here = has_app_context() and current_app == app
+        with nullcontext() if here else app.app_context():
             ledger.drain()
+
+
+def _follow_up(app: Flask) -> None:
+    """Fetch the bounce mails of events that have come."""
+    for ledger in _ledgers(app):
+        ledger.of(app).read_bounces()
+
+
+def _ledgers(app: Flask) -> set[Any]:
+    found = {postal.ledger for postal in _postals(app)}
+    return found - {None}
 
 
 def _postals(app: Flask) -> list[Postal]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import MessageError
 
-__all__ = ["header_text", "is_text", "plain_text"]
+__all__ = ["header_text", "is_text", "list_name", "plain_text"]
 
 _LINE_BREAKING = re.compile("[\r\n\0]")
 _NAMES = {"\r": "a carriage return", "\n": "a line feed", "\0": "a NUL"}
@@ -78,3 +78,19 @@ def header_text(value: Any, field: str, what: str = "it") -> str:
             field=field,
         )
     return text
+
+
+def list_name(value: Any, field: str) -> str:
+    """Check the name of a list that people can leave.
+
+    :raises MessageError: if it is not a string of 1 to 100 printable characters, or has
+        spaces around it, which databases don't keep apart.
+    """
+    name = plain_text(value, field, "the name of a list")
+    if not 0 < len(name) <= 100 or not name.isprintable() or name != name.strip():
+        raise MessageError(
+            f"{field}: the name of a list has 1 to 100 printable characters, without"
+            f" spaces around it; not {name!r}",
+            field=field,
+        )
+    return name

@@ -38,6 +38,7 @@ class EventType(StrEnum):
     BOUNCED = "bounced"  #: Accepted at first, and later returned by a bounce mail.
     OPENED = "opened"  #: The tracking pixel was loaded.
     CLICKED = "clicked"  #: A tracked link was clicked.
+    COMPLAINED = "complained"  #: Reported as spam; from a feedback report, not Postal.
     UNKNOWN = "unknown"  #: An event that this version doesn't know; see ``esp_event``.
 
 

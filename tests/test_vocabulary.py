@@ -106,9 +106,11 @@ def test_an_event_is_found_by_name_type_and_alias(event: object) -> None:
     assert by_type.event_type is row.event_type
 
 
-def test_every_event_type_but_unknown_is_reported_by_an_event() -> None:
+def test_every_event_type_but_unknown_and_complained_is_one_of_postals() -> None:
+    """A complaint comes as a mail."""
     assert {event.event_type for event in MESSAGE_EVENTS} == set(EventType) - {
-        EventType.UNKNOWN
+        EventType.UNKNOWN,
+        EventType.COMPLAINED,
     }
 
 

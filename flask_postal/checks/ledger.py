@@ -61,7 +61,7 @@ def _check_tables(database: Database, models: LedgerModels) -> Iterator[Finding]
     cure = "run `flask db migrate` and `flask db upgrade`, or db.create_all()"
     inspector = sa.inspect(database.bind())
     there = set(inspector.get_table_names())
-    for name in ("mail", "recipient", "event", "receipt", "content"):
+    for name in models.given():
         table = models.table(name)
         if table.name not in there:
             yield Finding("error", f"the table {table.name} is missing", cure)

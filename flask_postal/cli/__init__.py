@@ -5,7 +5,7 @@ Every app imports this package, so the commands import what they need when they 
 
 from __future__ import annotations
 
-from . import app, events, ledger, sandbox
+from . import app, events, ledger, sandbox, suppressions
 from .group import postal_cli
 
-__all__ = ["app", "events", "ledger", "postal_cli", "sandbox"]
+__all__ = ["app", "events", "ledger", "postal_cli", "sandbox", "suppressions"]

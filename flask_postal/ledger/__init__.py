@@ -14,6 +14,7 @@ from .models import (
     MailMixin,
     ReceiptMixin,
     RecipientMixin,
+    SuppressionMixin,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "MailMixin",
     "ReceiptMixin",
     "RecipientMixin",
+    "SuppressionMixin",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -18,10 +19,12 @@ from ..errors import ConfigurationError, TransportError
 from ..sending.message import Message
 from ..sending.pipeline import SendPipeline
 from ..sending.result import Recipients, RecipientStatus, SendResult
+from ..sending.suppression import SuppressionReason
 from ..signals import message_sent, send_failed
 from ..webhooks.dispatch import Dispatched, Event
-from ..webhooks.events import TrackingEvent
+from ..webhooks.events import TrackingEvent, UnsubscribeEvent
 from ..webhooks.verify import VerifiedRequest
+from .bounces import Bounces
 from .claims import Claims
 from .columns import now
 from .content import load, owner_of_mail
@@ -38,6 +41,7 @@ from .receipts import Receipts
 from .restore import restore_message
 from .scan import Scan
 from .settings import LedgerSettings
+from .suppression import Suppressions
 from .turn import Turn
 
 __all__ = ["AppLedger"]
@@ -81,6 +85,9 @@ class AppLedger:
         self._mails = models.table("mail")
         self._claims = Claims(self.database, models, self.settings)
         self._evidence = Evidence(models)
+        self.suppressions: Suppressions = Suppressions(
+            models, self.settings.suppression
+        )
         self._events = Processor(
             app,
             EventStore(self.database, models, self.settings),
@@ -92,6 +99,7 @@ class AppLedger:
         self._deliverers: dict[str, Deliverer] = {}
         self._scans: dict[str, Scan] = {}
         self._polls: dict[str, Poll] = {}
+        self._bounces: dict[str, Bounces] = {}
         self._seen_at: dict[str, datetime] = {}
 
     def add(
@@ -100,6 +108,7 @@ class AppLedger:
         pipeline: Callable[[], SendPipeline],
         postal: object,
         secrets: Callable[[], Sequence[str]],
+        only_ours: Callable[[], bool],
     ) -> None:
         """Add a Postal of the app.
 
@@ -107,6 +116,8 @@ class AppLedger:
         :param pipeline: Returns its pipeline, which test helpers may exchange.
         :param postal: The extension, which is passed to receivers.
         :param secrets: Returns keys and passwords that must not be stored.
+        :param only_ours: Tells whether requests come from our mail server alone, and
+            not from others of the same installation.
         """
         self._pipelines[server] = pipeline
         self._deliverers[server] = Deliverer(
@@ -117,6 +128,7 @@ class AppLedger:
             self._claims,
             pipeline,
             self.settings,
+            self.suppressions,
         )
         doubts = Doubts(
             server,
@@ -136,12 +148,16 @@ class AppLedger:
             partial(self._events.store_missed, server),
             receives=lambda: server in self.app.blueprints,
         )
+        self._bounces[server] = Bounces(
+            server, self.database, self._models, self.suppressions
+        )
         self._events.add(
             server,
             Source(
                 postal,
                 secrets,
                 note=partial(self.note, server=server),
+                conclude=partial(self._conclude, only_ours=only_ours),
                 noted=self.noted,
             ),
         )
@@ -228,6 +244,18 @@ class AppLedger:
                 missed += poll.run(pipeline.transport, stopping)
         return missed
 
+    def read_bounces(self, stopping: Callable[[], bool] = bool) -> int:
+        """Fetch bounce mails that are due, and return how many were read.
+
+        :param stopping: Asked before each call whether to go on another time.
+        """
+        done = 0
+        for server, bounces in self._bounces.items():
+            pipeline = self._pipelines[server]()
+            if not stopping() and not pipeline.is_suppressed(self.app):
+                done += bounces.run(pipeline.transport, stopping)
+        return done
+
     def reconcile(self, since: datetime) -> tuple[int, int]:
         """Ask Postal now for the events of all messages since a time.
 
@@ -261,6 +289,7 @@ class AppLedger:
             done += sent + handled
             settled = self.settle(stopping, yielding)
             settled += self.poll(lambda: stopping() or yielding())
+            settled += self.read_bounces(lambda: stopping() or yielding())
             if not (settled or sent or handled):
                 break
         return done
@@ -304,8 +333,9 @@ class AppLedger:
             )
             times += [row.due_at for row in self.database.rows(query)]
         polls = [
-            poll.next_due()
-            for server, poll in self._polls.items()
+            job.next_due()
+            for jobs in (self._polls, self._bounces)
+            for server, job in jobs.items()
             if not self._pipelines[server]().is_suppressed(self.app)
         ]
         for due_at in (self._events.store.next_due(self._pipelines), *polls):
@@ -342,11 +372,35 @@ class AppLedger:
         :returns: ``None`` if it is about none of our messages.
         """
         noted = None
-        if isinstance(event, TrackingEvent):
+        if isinstance(event, (TrackingEvent, UnsubscribeEvent)):
             noted = self._evidence.note(connection, event, server)
         if noted is None:
             self._note_foreign(connection, server, event)
         return noted
+
+    def _conclude(
+        self,
+        connection: sa.Connection,
+        event: Event,
+        noted: Noted | None,
+        number: int,
+        *,
+        only_ours: Callable[[], bool],
+    ) -> None:
+        """Suppress an address that an event tells not to write to.
+
+        Others of the same Postal installation can sign events too. An event about mail
+        that is not known here counts only if they can't reach this app.
+        """
+        if isinstance(event, UnsubscribeEvent):
+            if noted is not None:
+                event = replace(event, recipient=noted.envelope, list=noted.list)
+            self.suppressions.note_unsubscribed(connection, event, number)
+        elif isinstance(event, TrackingEvent):
+            envelope = event.recipient if noted is None else noted.envelope
+            known = noted is not None or (event.source != "report" and only_ours())
+            if known and envelope is not None:
+                self.suppressions.note_tracking(connection, event, envelope, number)
 
     def noted(self, noted: Noted | None) -> None:
         """Tell receivers of what an event has settled, after the commit."""
@@ -372,7 +426,12 @@ class AppLedger:
         if message_sent.has_receivers_for(self.app):
             mail, rows, message = self._restored(mail_id)
             statuses = {
-                row.address: RecipientStatus(row.address, row.postal_id, row.token)
+                row.address: RecipientStatus(
+                    row.address,
+                    row.postal_id,
+                    row.token,
+                    row.suppressed and SuppressionReason(row.suppressed),
+                )
                 for row in rows
             }
             result = SendResult(mail.message_id, Recipients(statuses), "send/raw")
@@ -401,5 +460,5 @@ class AppLedger:
             return mail.one(), list(rows), mime
 
         mail, rows, mime = self.database.run(read)
-        to = [row.address for row in rows]
+        to = [row.address for row in rows if row.suppressed is None]
         return mail, rows, restore_message(mail, to, mime or b"")

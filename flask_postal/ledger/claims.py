@@ -13,7 +13,7 @@ byte leaves, so that whoever finds it after a crash knows that it may have been 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,6 +46,7 @@ class Attempt:
         away.
     :param known: The number of the other recipients.
     :param mime: The message, unless it is large, or gone.
+    :param left_out: Written address -> the reason why nothing is sent to it.
     """
 
     mail: Any
@@ -53,6 +54,7 @@ class Attempt:
     recipients: dict[str, Address]
     known: int
     mime: bytes | None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 class _ContendedError(Exception):
@@ -132,9 +134,12 @@ class Claims:
         claimed = {"claimed": numbers}
         mails = {row.id: row for row in connection.execute(self._mails_of, claimed)}
         missing: dict[int, dict[str, Address]] = {number: {} for number in numbers}
+        left_out: dict[int, dict[str, str]] = {number: {} for number in numbers}
         known = dict.fromkeys(numbers, 0)
         for row in connection.execute(self._recipients_of, claimed):
-            if row.postal_id is None:
+            if row.suppressed is not None:
+                left_out[row.mail_id][row.address] = row.suppressed
+            elif row.postal_id is None:
                 missing[row.mail_id][row.address] = Address(row.envelope)
             else:
                 known[row.mail_id] += 1
@@ -146,6 +151,7 @@ class Claims:
                 missing[number],
                 known[number],
                 contents.get(number),
+                left_out[number],
             )
             for number in numbers
         ]
@@ -318,6 +324,7 @@ def _recipients_of(recipients: sa.Table) -> sa.Select[Any]:
             recipients.c.address,
             recipients.c.envelope,
             recipients.c.postal_id,
+            recipients.c.suppressed,
         )
         .where(recipients.c.mail_id.in_(sa.bindparam("claimed", expanding=True)))
         .order_by(recipients.c.id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,6 +34,7 @@ from .claims import Attempt, Claims
 from .columns import now
 from .content import load, owner_of_mail
 from .database import PATIENCE, Database
+from .enqueue import ALL_SUPPRESSED
 from .evidence import settle
 from .known import Known, known_ids
 from .lease import LeasedBody, LeaseExpiredError
@@ -41,6 +42,7 @@ from .mapping import LedgerModels
 from .poll_times import FIRST_POLL
 from .restore import restore_message
 from .settings import LedgerSettings
+from .suppression import Suppressions
 
 __all__ = ["Deliverer", "gives_up"]
 
@@ -55,6 +57,8 @@ _MENDABLE = frozenset(
 )
 #: Seconds for which the known ids are used before they are read again.
 _KNOWN_FOR = 5.0
+#: A message that has waited for longer is checked against suppressed addresses again.
+WAITED = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Deliverer:
         claims: Claims,
         pipeline: Callable[[], SendPipeline],
         settings: LedgerSettings,
+        suppressions: Suppressions,
     ) -> None:
         self._app = app
         self._server = server
@@ -120,6 +125,7 @@ class Deliverer:
         self._claims = claims
         self._pipeline = pipeline
         self._settings = settings
+        self._suppressions = suppressions
         self._known: list[Known] = []
         self._known_at = float("-inf")
         self._complaint: str | None = None
@@ -188,10 +194,14 @@ class Deliverer:
         until = self._claims.begin(connection, attempt, self._known)
         if until is None:
             return None
+        attempt = self._without_suppressed(connection, attempt)
         recipients, mime = attempt.recipients, attempt.mime
         if mime is None:
             content = self._models.table("content")
             mime = load(connection, content, owner_of_mail(attempt.mail.id))
+        if not recipients and not attempt.known and attempt.left_out:
+            verdict = _Verdict("cancelled", ALL_SUPPRESSED)
+            return _Result(attempt, [], mime or b"", SendResult(), verdict)
         if mime is None or not (recipients or attempt.known):
             error = MessageError("its content or its recipients have been deleted")
             verdict = _Verdict("failed", str(error))
@@ -201,6 +211,32 @@ class Deliverer:
             known = SendResult(attempt.mail.message_id)
             return _Result(attempt, [], mime, known, _Verdict("accepted"))
         return _Begun(attempt, mime, until)
+
+    def _without_suppressed(
+        self, connection: sa.Connection, attempt: Attempt
+    ) -> Attempt:
+        """Leave out recipients that were suppressed while the message waited."""
+        mail, suppressions = attempt.mail, self._suppressions
+        waited = now() - mail.created_at > WAITED
+        if not waited or mail.ignore_suppression or not suppressions.is_used:
+            return attempt
+        envelopes = [address.addr_spec for address in attempt.recipients.values()]
+        found = suppressions.find(connection, envelopes, mail.list)
+        if not found:
+            return attempt
+        recipients, left_out = {}, dict(attempt.left_out)
+        for written, address in attempt.recipients.items():
+            if (reason := found.get(address.addr_spec)) is None:
+                recipients[written] = address
+                continue
+            left_out[written] = reason
+            row = self._recipients
+            connection.execute(
+                sa.update(row)
+                .where(row.c.mail_id == mail.id, row.c.address == written)
+                .values(suppressed=str(reason))
+            )
+        return replace(attempt, recipients=recipients, left_out=left_out)
 
     def _send(self, begun: _Begun) -> _Result:
         attempt, mail = begun.attempt, begun.attempt.mail
@@ -217,6 +253,7 @@ class Deliverer:
                 {},
                 mail.message_id,
                 LeasedBody(body, begun.until),
+                attempt.left_out,
             )
             outcome = pipeline.post(prepared, suppressed=suppressed)
         except PostalError as error:

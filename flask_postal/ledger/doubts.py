@@ -94,7 +94,9 @@ class Doubts:
         doubts = {mail.id: Doubt(mail) for mail in mails}
         for row in self._database.rows(
             sa.select(recipients).where(
-                recipients.c.mail_id.in_(doubts), recipients.c.postal_id.is_(None)
+                recipients.c.mail_id.in_(doubts),
+                recipients.c.postal_id.is_(None),
+                recipients.c.suppressed.is_(None),
             )
         ):
             doubts[row.mail_id].missing[row.envelope] = row.id

@@ -30,6 +30,7 @@ from .content import owner_of_mail, save
 from .mapping import LedgerModels
 
 __all__ = [
+    "ALL_SUPPRESSED",
     "CAPABILITIES",
     "Draft",
     "find_by_key",
@@ -42,6 +43,8 @@ __all__ = [
 MAX_DEPTH = 20
 #: What a ledger provides beyond Postal.
 CAPABILITIES = frozenset({"metadata", "send_at"})
+#: Why a message is cancelled that has no recipient left.
+ALL_SUPPRESSED = "all of its recipients are suppressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,9 @@ def savepoint(connection: sa.Connection, models: LedgerModels) -> Iterator[None]
 
 def _insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> int:
     content = draft.content
+    values: dict[str, Any] = {"state": "queued", "due_at": draft.due_at}
+    if not content.recipients:
+        values = {"state": "cancelled", "error": ALL_SUPPRESSED, "finished_at": now()}
     mail, recipient = models.table("mail"), models.table("recipient")
     result = connection.execute(
         sa.insert(mail).values(
@@ -245,12 +251,13 @@ def _insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> in
             sender=content.sender.addr_spec,
             subject=content.subject[:200],
             size=len(draft.mime),
-            state="queued",
-            due_at=draft.due_at,
             attempts=0,
             meta=draft.meta,
             options=draft.options,
+            list=content.mailing_list,
+            ignore_suppression=content.ignore_suppression,
             created_at=now(),
+            **values,
         )
     )
     (number,) = result.inserted_primary_key or (0,)
@@ -262,8 +269,9 @@ def _insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> in
                 "server": draft.server,
                 "address": written,
                 "envelope": address.addr_spec,
+                "suppressed": content.left_out.get(written),
             }
-            for written, address in content.recipients.items()
+            for written, address in content.addresses.items()
         ],
     )
     owner = owner_of_mail(number)

@@ -7,6 +7,7 @@ response was lost. Events come in any order, and the first may come before the r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..vocabulary import EventType
-from ..webhooks.events import TrackingEvent
+from ..webhooks.events import TrackingEvent, UnsubscribeEvent
 from .columns import now, stored
 from .mapping import LedgerModels
 from .poll_times import pause_before_poll
 
 __all__ = ["Evidence", "Noted", "same_mailbox", "settle"]
+
+AboutMessage = TrackingEvent | UnsubscribeEvent
 
 #: Statuses of a recipient, from weak to strong: a later one never gives way to an
 #: earlier one, whatever the order in which events arrive.
@@ -31,6 +34,7 @@ _RANKS = {
     EventType.CLICKED: 4,
     EventType.FAILED: 5,
     EventType.BOUNCED: 5,
+    EventType.COMPLAINED: 6,
 }
 
 
@@ -38,13 +42,19 @@ _RANKS = {
 class Noted:
     """The message that an event is about.
 
+    :param envelope: The recipient, as the message was sent to it.
+    :param postal_id: Postal's id of the mail, if it is known.
+    :param list: The list that the message belongs to, if any.
     :param settled: Whether the event has settled that Postal has accepted it.
     """
 
     mail_id: int
     recipient_id: int
+    envelope: str
+    postal_id: int | None
     meta: dict[str, Any]
-    settled: bool
+    list: str | None
+    settled: bool = False
 
 
 class Evidence:
@@ -58,7 +68,7 @@ class Evidence:
         param, columns = sa.bindparam, recipients.c
         known = (
             *(columns.id, columns.mail_id, columns.envelope, columns.postal_id),
-            *(columns.status, columns.status_at),
+            *(columns.token, columns.status, columns.status_at, columns.suppressed),
         )
         self._by_id = sa.select(*known).where(
             recipients.c.server == param("server"),
@@ -72,12 +82,12 @@ class Evidence:
             .where(mails.c.server == param("server"))
             .order_by(recipients.c.id)
         )
-        self._mail = sa.select(mails.c.meta, mails.c.state).where(
+        self._mail = sa.select(mails.c.meta, mails.c.list, mails.c.state).where(
             mails.c.id == param("id")
         )
 
     def note(
-        self, connection: sa.Connection, event: TrackingEvent, server: str
+        self, connection: sa.Connection, event: AboutMessage, server: str
     ) -> Noted | None:
         """Note an event, in a transaction of the caller's.
 
@@ -87,26 +97,37 @@ class Evidence:
         found = self.find(connection, event, server)
         if found is None:
             return None
-        self._update(connection, found, event)
+        if isinstance(event, TrackingEvent):
+            self._update(connection, found, event)
         mail = connection.execute(self._mail, {"id": found.mail_id}).one()
         settled = mail.state == "doubtful" and settle(
             connection, self._models, found.mail_id
         )
-        return Noted(found.mail_id, found.id, mail.meta, settled)
+        return Noted(
+            found.mail_id,
+            found.id,
+            found.envelope,
+            found.postal_id,
+            mail.meta,
+            mail.list,
+            settled,
+        )
 
-    def find(self, connection: sa.Connection, event: TrackingEvent, server: str) -> Any:
+    def find(self, connection: sa.Connection, event: AboutMessage, server: str) -> Any:
         """Find the row of an event's recipient, by Postal's id and token or Message-ID.
 
         The token must fit: an id is unique within one mail server only, and another one
         may have been behind the URL before.
         """
+        message = {"server": server, "message_id": event.message_id}
+        if isinstance(event, UnsubscribeEvent) or event.source == "report":
+            return _reported(event, connection.execute(self._by_message, message).all())
         if event.id is not None and event.token is not None:
             ids = {"server": server, "id": event.id, "token": event.token}
             if (found := connection.execute(self._by_id, ids).first()) is not None:
                 return found
         if event.message_id is None or event.recipient is None:
             return None
-        message = {"server": server, "message_id": event.message_id}
         for candidate in connection.execute(self._by_message, message).all():
             if same_mailbox(candidate.envelope, event.recipient):
                 return candidate
@@ -124,7 +145,12 @@ class Evidence:
                 "status": str(event.event_type),
                 "status_at": at,
                 "reason": None if reason is None else str(reason),
+                "bounce_type": None,
             }
+            if event.event_type is EventType.BOUNCED:
+                values |= _next_look((event.bounce or {}).get("id"))
+            elif event.bounce_type is not None:
+                values["bounce_type"] = str(event.bounce_type)
             values |= _next_poll(found.status, str(event.event_type))
         if values:
             connection.execute(
@@ -159,7 +185,9 @@ def settle(connection: sa.Connection, models: LedgerModels, mail_id: int) -> boo
     """
     mails, recipients = models.table("mail"), models.table("recipient")
     missing = sa.exists().where(
-        recipients.c.mail_id == mail_id, recipients.c.postal_id.is_(None)
+        recipients.c.mail_id == mail_id,
+        recipients.c.postal_id.is_(None),
+        recipients.c.suppressed.is_(None),
     )
     settled = connection.execute(
         sa.update(mails)
@@ -173,6 +201,25 @@ def settle(connection: sa.Connection, models: LedgerModels, mail_id: int) -> boo
         )
     )
     return settled.rowcount == 1
+
+
+def _reported(event: AboutMessage, candidates: Sequence[Any]) -> Any:
+    """Find the recipient who sent a feedback report, which anybody can write.
+
+    Whoever has the mail knows its Message-ID, and each recipient knows Postal's token
+    of the own copy. So a report without the token proves the only recipient.
+    """
+    sent = [row for row in candidates if row.suppressed is None]
+    if event.token is not None and any(row.token is not None for row in sent):
+        return next((row for row in sent if row.token == event.token), None)
+    return sent[0] if len(sent) == 1 else None
+
+
+def _next_look(bounce_id: Any) -> dict[str, Any]:
+    """Return the columns that have the bounce mail fetched now."""
+    if type(bounce_id) is not int or not 0 <= bounce_id < 2**63:
+        return {}
+    return {"bounce_id": bounce_id, "bounce_at": now()}
 
 
 def _is_id(event: TrackingEvent) -> bool:

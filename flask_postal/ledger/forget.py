@@ -55,6 +55,9 @@ def forget(database: Database, models: LedgerModels, address: str) -> Forgotten:
         recipients += len(rows)
         mails += erased
         waiting += left
+    if models.suppression is not None:
+        table = models.table("suppression")
+        database.change(sa.delete(table).where(table.c.address.in_(spellings)))
     return Forgotten(recipients, mails, events, waiting)
 
 
@@ -106,6 +109,7 @@ def _erase(
             .join(mails, mails.c.id == recipients.c.mail_id)
             .where(mails.c.id.in_(of_mails), mails.c.state.not_in(_OVER))
             .where(recipients.c.postal_id.is_(None))
+            .where(recipients.c.suppressed.is_(None))
         )
     )
     ids = sorted(of_mails - waiting)

@@ -18,7 +18,7 @@ from typing import Any
 from ..values import as_dict, as_int, as_str
 from ..vocabulary import BY_NAME
 from ..webhooks.dispatch import Event
-from ..webhooks.events import InboundEvent
+from ..webhooks.events import InboundEvent, TrackingEvent, UnsubscribeEvent
 
 __all__ = ["identity_of", "identity_of_attempt", "identity_of_bounce"]
 
@@ -36,8 +36,14 @@ def identity_of(server: str, event: Event, body: bytes) -> str:
     """
     if isinstance(event, InboundEvent):
         return _identity("mail", server, event.dedupe_key)
+    if isinstance(event, UnsubscribeEvent) or _is_reported(event):
+        return _identity("report", server, event.dedupe_key)
     content = json.loads(body, parse_float=_Text)
     return _of_tracking(server, content) or _identity("uuid", server, event.dedupe_key)
+
+
+def _is_reported(event: Event) -> bool:
+    return isinstance(event, TrackingEvent) and event.source == "report"
 
 
 def identity_of_attempt(server: str, token: str, status: str, micros: int) -> str:

@@ -31,6 +31,7 @@ from .health import health_of
 from .mapping import LedgerModels, default_models, join
 from .purge import Purged, purge
 from .receipts import Receipts
+from .suppression_list import SuppressionList
 from .wake import Wake, wake_of
 
 __all__ = ["Ledger", "Reconciled"]
@@ -111,6 +112,10 @@ class Ledger:
         self.models.event.ledger_models = self.models
         self._receipts = Receipts(db, self.models)
         self._evidence = Evidence(self.models)
+        #: The addresses that nothing is sent to.
+        self.suppressions: SuppressionList = SuppressionList(
+            db, self.models, lambda: self._state(_current()).ledger
+        )
 
     def register(
         self,
@@ -149,6 +154,7 @@ class Ledger:
             partial(pipeline_of, app),
             postal,
             lambda: settings_of(app).secrets,
+            lambda: bool(settings_of(app).webhook_secrets),
         )
 
     def enqueue(
@@ -253,16 +259,16 @@ class Ledger:
         return ledger.due(limit)
 
     def settle(self) -> int:
-        """Ask Postal about doubtful messages and missing events that are due.
+        """Ask Postal about doubtful messages, missing events and bounces that are due.
 
         The relay, the thread and :meth:`drain` do it by themselves. One process does it
         at a time.
 
-        :returns: The number of messages that are settled and of events that were
-            missed.
+        :returns: The number of messages that are settled, of events that were missed
+            and of bounce mails that were read.
         """
         ledger = self._usable()
-        return ledger.settle() + ledger.poll()
+        return ledger.settle() + ledger.poll() + ledger.read_bounces()
 
     def drain(self, stopping: Callable[[], bool] = bool) -> int:
         """Do all that is due now, in the calling thread.
@@ -281,8 +287,7 @@ class Ledger:
 
     def _usable(self) -> AppLedger:
         """Return the current app's part, unless its database can't be used now."""
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        ledger = self._state(app).ledger
+        ledger = self._state(_current()).ledger
         bind = ledger.database.bind()
         if isinstance(bind, sa.Engine) and isinstance(bind.pool, sa.StaticPool):
             self._check_shared()
@@ -476,8 +481,7 @@ class Ledger:
 
     def _move(self, record: Any, before: tuple[str, ...], **values: Any) -> None:
         """Set the state of a message or an event, in the caller's transaction."""
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        state, number = self._state(app), record.id
+        state, number = self._state(_current()), record.id
         if isinstance(record, self.models.event):
             kind, what, committed = "event", "event", state.committed_events
         else:
@@ -502,3 +506,7 @@ class Ledger:
     def _cancelled(self) -> Any:
         """Return a record of a message that a receiver stopped; it is not stored."""
         return self.models.mail(state="cancelled", meta={}, options={})
+
+
+def _current() -> Flask:
+    return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]

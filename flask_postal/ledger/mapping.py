@@ -15,6 +15,7 @@ from .models import (
     MailMixin,
     ReceiptMixin,
     RecipientMixin,
+    SuppressionMixin,
 )
 
 __all__ = ["LedgerModels", "default_models", "join"]
@@ -25,6 +26,7 @@ _MIXINS: dict[str, type] = {
     "event": EventMixin,
     "receipt": ReceiptMixin,
     "content": ContentMixin,
+    "suppression": SuppressionMixin,
 }
 #: (model, column) -> the model whose id it holds, and what deleting that row does.
 _REFERENCES = {
@@ -37,24 +39,31 @@ _INDEXES = {
     "mail": (("state", "due_at"),),
     "recipient": (
         *(("mail_id",), ("server", "postal_id"), ("envelope",)),
-        ("poll_at",),
+        *(("poll_at",), ("bounce_at",)),
     ),
     "event": (("state", "due_at"), ("recipient_id",), ("token", "state"), ("address",)),
     "receipt": (),
     "content": (),
+    "suppression": (),
 }
-_UNIQUE = {"receipt": ("event_id", "receiver"), "content": ("owner", "number")}
+_UNIQUE = {
+    "receipt": ("event_id", "receiver"),
+    "content": ("owner", "number"),
+    "suppression": ("address", "list", "reason"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerModels:
-    """The five models of a ledger, all in one bind.
+    """The models of a ledger, all in one bind.
 
     :param mail: Derived from :class:`.MailMixin`.
     :param recipient: Derived from :class:`.RecipientMixin`.
     :param event: Derived from :class:`.EventMixin`.
     :param receipt: Derived from :class:`.ReceiptMixin`.
     :param content: Derived from :class:`.ContentMixin`.
+    :param suppression: Derived from :class:`.SuppressionMixin`. Without it nothing is
+        suppressed.
     """
 
     mail: Any
@@ -62,6 +71,12 @@ class LedgerModels:
     event: Any
     receipt: Any
     content: Any
+    suppression: Any = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the models by name, without one that is not used."""
+        models = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: model for name, model in models.items() if model is not None}
 
     def table(self, name: str) -> sa.Table:
         """Return the table of one model, such as ``"mail"``."""
@@ -104,17 +119,19 @@ def join(models: LedgerModels) -> None:
     :raises ConfigurationError: if a model is not derived from its mixin, or if they are
         not all in one bind.
     """
-    for field in fields(models):
-        model, mixin = getattr(models, field.name), _MIXINS[field.name]
+    given = models.given()
+    for name, model in given.items():
+        mixin = _MIXINS[name]
         if not (isinstance(model, type) and issubclass(model, mixin)):
             raise ConfigurationError(
-                f"LedgerModels: {field.name}= takes a model derived from"
-                f" {mixin.__name__}"
+                f"LedgerModels: {name}= takes a model derived from {mixin.__name__}"
             )
-    tables = {name: models.table(name) for name in _MIXINS}
+    for name in _MIXINS.keys() - given.keys() - {"suppression"}:
+        raise ConfigurationError(f"LedgerModels: {name}= is missing")
+    tables = {name: models.table(name) for name in given}
     if len({id(table.metadata) for table in tables.values()}) > 1:
         raise ConfigurationError(
-            "LedgerModels: all five models must have the same __bind_key__, because"
+            "LedgerModels: all models must have the same __bind_key__, because"
             " they are written in one transaction"
         )
     for name in ("mail", "event"):
@@ -129,11 +146,12 @@ def join(models: LedgerModels) -> None:
                 )
             )
     for name, indexes in _INDEXES.items():
-        for columns in indexes:
+        for columns in indexes if name in tables else ():
             if not _has_index(tables[name], columns):
                 sa.Index(None, *(tables[name].c[column] for column in columns))
     for name, unique in _UNIQUE.items():
-        tables[name].append_constraint(sa.UniqueConstraint(*unique))
+        if name in tables:
+            tables[name].append_constraint(sa.UniqueConstraint(*unique))
     models.mail.recipients = relationship(
         models.recipient,
         primaryjoin=tables["mail"].c.id == tables["recipient"].c.mail_id,

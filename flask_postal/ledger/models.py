@@ -14,6 +14,7 @@ Foreign keys, indexes and unique constraints over several columns are added by
 
 from __future__ import annotations
 
+import builtins
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +30,7 @@ __all__ = [
     "MailMixin",
     "ReceiptMixin",
     "RecipientMixin",
+    "SuppressionMixin",
 ]
 
 
@@ -56,13 +58,15 @@ class MailMixin(_Numbered):
     :ivar anchor: Mails that Postal was known to have when the attempt began, with id
         and token; the attempt's own have higher ids.
     :ivar waiting: What a doubtful message waits for, in a sentence.
+    :ivar list: The list that it belongs to; see ``unsubscribe`` of :class:`.Message`.
+    :ivar ignore_suppression: Whether it is sent to suppressed addresses too.
     """
 
     #: Set by the ledger.
     ledger_models: ClassVar[Any] = None
     if TYPE_CHECKING:
         #: The recipients, in the order of the message.
-        recipients: list[RecipientMixin]
+        recipients: builtins.list[RecipientMixin]
 
     server: Mapped[str] = mapped_column(exact(100))
     key: Mapped[str | None] = mapped_column(exact(255), unique=True)
@@ -76,10 +80,12 @@ class MailMixin(_Numbered):
     error: Mapped[str | None] = mapped_column(text())
     meta: Mapped[dict[str, Any]] = mapped_column(sa.JSON())
     options: Mapped[dict[str, Any]] = mapped_column(sa.JSON())
-    anchor: Mapped[list[dict[str, Any]] | None] = mapped_column(
+    anchor: Mapped[builtins.list[dict[str, Any]] | None] = mapped_column(
         sa.JSON(none_as_null=True)
     )
     waiting: Mapped[str | None] = mapped_column(text())
+    list: Mapped[str | None] = mapped_column(exact(100))
+    ignore_suppression: Mapped[bool] = mapped_column(sa.Boolean(), default=False)
     tried_at_: Mapped[datetime | None] = mapped_column("tried_at", time())
     began_at_: Mapped[datetime | None] = mapped_column("began_at", time())
     ended_at_: Mapped[datetime | None] = mapped_column("ended_at", time())
@@ -136,6 +142,10 @@ class RecipientMixin(_Numbered):
     :ivar token: Postal's token of the mail.
     :ivar status: The event type of the latest event, such as ``delivered``.
     :ivar reason: Why it failed or is held.
+    :ivar bounce_type: Whether to try the address again, if it failed; see
+        :class:`.Outcome`.
+    :ivar bounce_id: Postal's id of the bounce mail.
+    :ivar suppressed: Why nothing is sent to it; a :class:`.SuppressionReason`.
     :ivar polls: How often Postal's API has been asked for events since the last one.
     """
 
@@ -149,6 +159,10 @@ class RecipientMixin(_Numbered):
     status: Mapped[str | None] = mapped_column(sa.String(20))
     status_at_: Mapped[datetime | None] = mapped_column("status_at", time())
     reason: Mapped[str | None] = mapped_column(text())
+    bounce_type: Mapped[str | None] = mapped_column(sa.String(20))
+    bounce_id: Mapped[int | None] = mapped_column(number())
+    bounce_at_: Mapped[datetime | None] = mapped_column("bounce_at", time())
+    suppressed: Mapped[str | None] = mapped_column(sa.String(20))
     poll_at_: Mapped[datetime | None] = mapped_column("poll_at", time())
     polls: Mapped[int] = mapped_column(sa.Integer(), default=0)
 
@@ -156,6 +170,11 @@ class RecipientMixin(_Numbered):
     def poll_at(self) -> datetime | None:
         """When Postal's API is asked for missing events, aware, in UTC."""
         return aware(self.poll_at_)
+
+    @property
+    def bounce_at(self) -> datetime | None:
+        """When the bounce mail is fetched from Postal, aware, in UTC."""
+        return aware(self.bounce_at_)
 
     @property
     def told_at(self) -> datetime | None:
@@ -249,6 +268,35 @@ class ReceiptMixin(_Numbered):
     event_id: Mapped[int] = mapped_column(number())
     receiver: Mapped[str] = mapped_column(exact(255))
     created_at_: Mapped[datetime] = mapped_column("created_at", time(), default=now)
+
+
+class SuppressionMixin(_Numbered):
+    """A reason why nothing is sent to an address.
+
+    :ivar address: The address in lower case, its domain in A-label form.
+    :ivar list: The list that it is suppressed for; ``""`` for all mail.
+    :ivar reason: A :class:`.SuppressionReason`.
+    :ivar detail: What decided it, such as the reply of the other server.
+    :ivar event_id: The event that told it, which may have been purged since.
+    """
+
+    address: Mapped[str] = mapped_column(exact(255))
+    list: Mapped[str] = mapped_column(exact(100), default="")
+    reason: Mapped[str] = mapped_column(sa.String(20))
+    detail: Mapped[str | None] = mapped_column(text())
+    event_id: Mapped[int | None] = mapped_column(number())
+    since_: Mapped[datetime] = mapped_column("since", time(), default=now)
+    until_: Mapped[datetime | None] = mapped_column("until", time())
+
+    @property
+    def since(self) -> datetime:
+        """When it was suppressed, aware, in UTC."""
+        return self.since_.replace(tzinfo=UTC)
+
+    @property
+    def until(self) -> datetime | None:
+        """When it ends, aware, in UTC; ``None`` for never."""
+        return aware(self.until_)
 
 
 class ContentMixin(_Numbered):

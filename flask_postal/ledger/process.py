@@ -18,7 +18,12 @@ from flask import Flask
 
 from ..errors import ConfigurationError, PayloadError
 from ..receivers import receiver_name
-from ..signals import inbound_received, server_event_received, tracking_received
+from ..signals import (
+    inbound_received,
+    server_event_received,
+    tracking_received,
+    unsubscribed,
+)
 from ..webhooks.dispatch import (
     Called,
     Dispatched,
@@ -29,7 +34,12 @@ from ..webhooks.dispatch import (
     signal_of,
     worst,
 )
-from ..webhooks.events import InboundEvent, ServerEvent, TrackingEvent
+from ..webhooks.events import (
+    InboundEvent,
+    ServerEvent,
+    TrackingEvent,
+    UnsubscribeEvent,
+)
 from ..webhooks.handle import parse
 from ..webhooks.verify import VerifiedRequest
 from .columns import clean, now
@@ -54,12 +64,15 @@ class Source:
     :param postal: The extension, which is passed to receivers.
     :param secrets: Returns keys and passwords that must not be stored with a traceback.
     :param note: Notes what an event tells, in a transaction of the caller's.
+    :param conclude: Does what follows from it, in the same transaction, once the event
+        has a number.
     :param noted: Called with it after the commit.
     """
 
     postal: object
     secrets: Callable[[], Sequence[str]]
     note: Callable[[sa.Connection, Event], Noted | None]
+    conclude: Callable[[sa.Connection, Event, Noted | None, int], object]
     noted: Callable[[Noted | None], object]
 
 
@@ -148,9 +161,8 @@ class Processor:
             return Dispatched.HANDLED
         if not receivers:
             return Dispatched.NO_RECEIVER
-        meta = {} if noted is None else noted.meta
         claimed = Claimed(number, server, event.token, 1, state["tried_at"])
-        attempt = self._call(claimed, _with(event, meta, "webhook"), receivers)
+        attempt = self._call(claimed, _with(event, noted), receivers)
         self._end(claimed, attempt)
         if attempt.interrupt is not None:
             raise attempt.interrupt
@@ -167,7 +179,7 @@ class Processor:
         values = {
             "identity": identity,
             "server": server,
-            "source": "webhook",
+            "source": getattr(event, "source", "webhook"),
             "kind": request.hook,
             "media_type": request.media_type,
             "created_at": now(),
@@ -180,8 +192,13 @@ class Processor:
             # The recipient is written first, and by everybody: in another order two
             # transactions could wait for each other.
             noted = source.note(connection, event)
-            found = {"recipient_id": None if noted is None else noted.recipient_id}
+            found: dict[str, Any] = {"recipient_id": None}
+            if noted is not None:
+                found = {"recipient_id": noted.recipient_id}
+                if values["address"] is None:
+                    found["address"] = short(noted.envelope)
             number = self.store.insert(connection, request.body, values | found)
+            source.conclude(connection, event, noted, number)
             return number, noted
 
         return self.store.database.run(work, patience=PATIENCE)
@@ -211,11 +228,10 @@ class Processor:
         :returns: ``False`` if it is there already.
         """
         request = VerifiedRequest("tracking", body)
-        event = parse(request)
+        event = _polled(parse(request))
         state: dict[str, Any] = {"state": "queued", "due_at": now()}
         if not self._receivers(event):
             state = {"state": "done", "verdict": Dispatched.HANDLED.value}
-        state |= {"source": "poll"}
         try:
             number, noted = self._store(server, request, event, identity, state)
         except sa.exc.IntegrityError:
@@ -306,25 +322,39 @@ class Processor:
             attempt.outcomes.append(Dispatched.FAILED)
             attempt.error = line_of(error, ())
             return None
-        meta = self._meta_of(row) if row.recipient_id is not None else {}
-        return _with(event, meta, row.source)
+        known = self._known_of(row) if row.recipient_id is not None else None
+        if isinstance(event, TrackingEvent):
+            event = replace(event, source=row.source)
+        return _with(event, known)
 
-    def _meta_of(self, row: Any) -> dict[str, Any]:
+    def _known_of(self, row: Any) -> Noted | None:
+        """Return what is known of the message that a stored event is about."""
         models = self.store.models
         mails, recipients = models.table("mail"), models.table("recipient")
         query = (
-            sa.select(mails.c.meta)
+            sa.select(mails.c.meta, mails.c.list, recipients)
             .join(recipients, recipients.c.mail_id == mails.c.id)
             .where(recipients.c.id == row.recipient_id)
         )
-        rows = self.store.database.rows(query)
-        return rows[0].meta if rows else {}
+        for found in self.store.database.rows(query):
+            return Noted(
+                found.mail_id,
+                row.recipient_id,
+                found.envelope,
+                found.postal_id,
+                found.meta,
+                found.list,
+            )
+        return None
 
     # ---- receivers
 
     def _has_receivers(self) -> bool:
         """Tell whether a receiver of any kind of event is connected."""
-        signals = (tracking_received, inbound_received, server_event_received)
+        signals = (
+            *(tracking_received, inbound_received, server_event_received),
+            unsubscribed,
+        )
         return any(signal.has_receivers_for(self._app) for signal in signals)
 
     def _receivers(self, event: Event) -> list[Callable[..., Any]]:
@@ -428,6 +458,10 @@ class Processor:
             self._wake([])
 
 
+def _polled(event: Event) -> Event:
+    return replace(event, source="poll") if isinstance(event, TrackingEvent) else event
+
+
 def _ends_here(error: BaseException) -> bool:
     """Tell whether what a receiver raised ends this process.
 
@@ -438,10 +472,20 @@ def _ends_here(error: BaseException) -> bool:
     return in_main and isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
-def _with(event: Event, meta: dict[str, Any], source: Any) -> Event:
-    if isinstance(event, TrackingEvent):
-        return replace(event, metadata=meta, source=source)
-    return event
+def _with(event: Event, known: Noted | None) -> Event:
+    """Add what is known of the message that an event is about.
+
+    A report names no recipient that could be trusted; the ledger can tell.
+    """
+    if known is None:
+        return event
+    if isinstance(event, UnsubscribeEvent) and event.source == "report":
+        return replace(event, recipient=known.envelope, list=known.list)
+    if not isinstance(event, TrackingEvent):
+        return event
+    if event.source == "report":
+        event = replace(event, recipient=known.envelope, id=known.postal_id)
+    return replace(event, metadata=known.meta)
 
 
 def _about(event: Event) -> dict[str, Any]:
@@ -451,6 +495,8 @@ def _about(event: Event) -> dict[str, Any]:
     elif isinstance(event, ServerEvent):
         # About incoming mail too: its author is the stranger.
         kind, address = "server", event.sender or event.recipient
+    elif isinstance(event, UnsubscribeEvent):
+        kind, address = "unsubscribed", event.recipient
     else:
         kind, address = str(event.event_type), event.recipient
     token = event.token

@@ -53,6 +53,7 @@ def restore_message(mail: Any, recipients: list[str], mime: bytes) -> Message:
         extra_headers=_extra_headers(read),
         bounce=mail.options.get("bounce"),
         metadata=mail.meta,
+        ignore_suppression=mail.ignore_suppression or None,
     )
 
 

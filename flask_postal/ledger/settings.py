@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..sending.suppression import SuppressionReason
 
 __all__ = ["LedgerSettings"]
 
@@ -28,6 +29,7 @@ class LedgerSettings:
         ``"later"``.
     :param keep_content: Days for which the content of finished messages is kept.
     :param keep_rows: Days for which finished messages are kept.
+    :param suppression: The reasons for which nothing is sent to an address.
     """
 
     lease: float = 120.0
@@ -39,6 +41,7 @@ class LedgerSettings:
     events: str = "inline"
     keep_content: float = 7.0
     keep_rows: float = 90.0
+    suppression: frozenset[SuppressionReason] = frozenset(SuppressionReason)
 
     def pause(self, attempts: int) -> float:
         """Return the seconds to wait after a number of attempts that failed."""
@@ -74,6 +77,7 @@ class LedgerSettings:
             events=_one_of(config, "POSTAL_EVENTS", "inline", "later"),
             keep_content=_days(config, "POSTAL_KEEP_CONTENT", 7.0),
             keep_rows=_days(config, "POSTAL_KEEP_ROWS", 90.0),
+            suppression=_reasons(config),
         )
 
 
@@ -100,6 +104,23 @@ def _one_of(config: Mapping[str, Any], key: str, default: str, other: str) -> st
             f'{key} must be "{default}" or "{other}", not {value!r}', key=key
         )
     return str(value)
+
+
+def _reasons(config: Mapping[str, Any]) -> frozenset[SuppressionReason]:
+    """Read ``POSTAL_SUPPRESSION``: a set, or names with commas between them."""
+    value = config.get("POSTAL_SUPPRESSION")
+    if value is None:
+        return frozenset(SuppressionReason)
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    try:
+        return frozenset(SuppressionReason(name) for name in value)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            "POSTAL_SUPPRESSION must be a set of reasons:"
+            f" {', '.join(SuppressionReason)}; not {value!r}",
+            key="POSTAL_SUPPRESSION",
+        ) from None
 
 
 def _dispatch(config: Mapping[str, Any]) -> Callable[[str, int], object] | None:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from .clock import Clock, ManualClock
-from .compose import compose_mail, reply_to
+from .compose import complaint_about, compose_mail, reply_to
 from .faults import Fault
 from .records import Attempt, Mail, WebhookRequest
 from .server import Sandbox
@@ -23,6 +23,7 @@ __all__ = [
     "Sandbox",
     "SigningKey",
     "WebhookRequest",
+    "complaint_about",
     "compose_mail",
     "reply_to",
 ]

@@ -1,4 +1,4 @@
-"""Builds inbound emails: from fields, or as a reply to a message that was sent."""
+"""Builds inbound emails: from fields, or as a reply to a message, or a complaint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..address import Address
 from .mail_reader import read_mail
 from .records import Mail
 
-__all__ = ["compose_mail", "reply_to"]
+__all__ = ["complaint_about", "compose_mail", "reply_to"]
 
 AttachedFile = tuple[str, str, bytes]
 
@@ -88,3 +88,34 @@ def reply_to(
         headers=about if mail.message_id else None,
     )
     return reply, to
+
+
+def complaint_about(mail: Mail, *, feedback_type: str = "abuse") -> bytes:
+    """Build the report that a provider sends after "this is spam" (RFC 5965).
+
+    :param mail: The message, one of ``sandbox.messages``.
+    :param feedback_type: ``"abuse"``, ``"opt-out"`` or another type.
+    """
+    marked = f"X-Postal-MsgID: {mail.token}\r\n".encode() + mail.raw
+    headers, _, _ = (mail.delivered or marked).partition(b"\r\n\r\n")
+    parts = [
+        b"Content-Type: text/plain; charset=utf-8\r\n\r\n"
+        b"This is a report about a mail from you.\r\n",
+        b"Content-Type: message/feedback-report\r\n\r\n"
+        + f"Feedback-Type: {feedback_type}\r\n".encode()
+        + b"User-Agent: Sandbox/1.0\r\nVersion: 1\r\n"
+        + f"Original-Rcpt-To: <{mail.recipient}>\r\n".encode(),
+        b"Content-Type: text/rfc822-headers\r\n\r\n" + headers + b"\r\n",
+    ]
+    top = (
+        "From: Feedback <feedback@provider.example>\r\n"
+        f"To: {mail.sender or 'abuse@example.com'}\r\n"
+        f"Subject: FW: {' '.join((mail.subject or '').split())}\r\n"
+        f"Date: {format_datetime(datetime.now(UTC))}\r\n"
+        f"Message-ID: {make_msgid(domain='provider.example')}\r\n"
+        "MIME-Version: 1.0\r\n"
+        "Content-Type: multipart/report; report-type=feedback-report;"
+        ' boundary="report"\r\n\r\n'
+    ).encode()
+    body = b"".join(b"--report\r\n" + part + b"\r\n" for part in parts)
+    return top + body + b"--report--\r\n"

@@ -203,6 +203,7 @@ class Sandbox(Simulation):
         until = clock.now() + hours * 3600 + minutes * 60 + seconds
         done = self._schedule.run(until, arrive=clock.set)
         clock.set(until)
+        self.follow_up()
         return done
 
     def wait_for(

@@ -70,6 +70,8 @@ class Simulation:
         #: Called before messages are read and time moves, so that a test helper can let
         #: the app send what is due.
         self.catch_up: Callable[[], object] = bool
+        #: Called once time has moved, so that the app can look up what has happened.
+        self.follow_up: Callable[[], object] = bool
         self.store: Store = Store(database)
         #: The value for ``POSTAL_API_KEY``.
         self.api_key: str = self._kept(

@@ -75,6 +75,10 @@ class Content:
     :param recipients: The envelope recipients, each mailbox once, keyed by the address
         as the caller first wrote it. Postal does not remove duplicates.
     :param aliases: Maps every spelling that the caller used to such a key.
+    :param mailing_list: The list that the message belongs to, if any.
+    :param ignore_suppression: Whether it is sent to suppressed addresses too.
+    :param left_out: Such a key -> the reason why nothing is sent to this recipient.
+    :param addresses: As ``recipients``, with those that are left out.
     :param why_raw: Why ``send/message`` can't be used, for error messages; ``None`` if
         it can.
     """
@@ -99,6 +103,10 @@ class Content:
     extra: Mapping[str, Any] = field(default_factory=dict)
     recipients: dict[str, Address] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    mailing_list: str | None = None
+    ignore_suppression: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, Address] = field(default_factory=dict)
     why_raw: str | None = None
 
 
@@ -114,6 +122,7 @@ def read_content(message: Message, settings: Settings) -> Content:
     _read_text(message, content)
     _read_headers(message, content)
     _read_attachments(message, content)
+    content.ignore_suppression = bool(message.ignore_suppression)
     if not (content.text or content.html or content.alternatives) and not (
         content.attachments
     ):
@@ -125,6 +134,7 @@ def read_content(message: Message, settings: Settings) -> Content:
         content.text = ""
     if settings.redirect_to is not None:
         _redirect(content, settings.redirect_to)
+    content.addresses = dict(content.recipients)
     for name in ("to", "cc", "bcc"):
         if len(getattr(content, name)) > MAX_ADDRESSES:
             content.why_raw = f"more than {MAX_ADDRESSES} addresses in {name}"

@@ -44,6 +44,7 @@ FIELDS = (
     "template",
     "context",
     "esp_extra",
+    "ignore_suppression",
 )
 
 
@@ -98,6 +99,9 @@ class Message:
     :param context: The context of the templates.
     :param esp_extra: A dict that is merged into the JSON for Postal, for features that
         have no parameter here.
+    :param ignore_suppression: ``True`` sends the message to suppressed addresses too,
+        such as a password reset that somebody waits for; see
+        :meth:`.Postal.is_suppressed`.
     :raises MessageError: if a value has a wrong type or is ambiguous.
     """
 
@@ -112,6 +116,7 @@ class Message:
     rcpt_options: list[str] | None
     track_opens: bool | None
     track_clicks: bool | None
+    ignore_suppression: bool | None
 
     def __init__(
         self,
@@ -141,6 +146,7 @@ class Message:
         template: str | None = None,
         context: Mapping[str, Any] | None = None,
         esp_extra: Mapping[str, Any] | None = None,
+        ignore_suppression: bool | None = None,
     ) -> None:
         self.subject, self.body, self.html = subject, body, html
         self.recipients: list[Any] = address_list(recipients, "recipients")
@@ -157,12 +163,11 @@ class Message:
         self.message_id = message_id
         self.tags: list[Any] = _tags(tags, "tags")
         self.metadata: dict[str, Any] = _dict(metadata, "metadata")
-        self.bounce = bounce
         self.track_opens, self.track_clicks = track_opens, track_clicks
-        self.send_at = send_at
-        self.template = template
+        self.send_at, self.template = send_at, template
         self.context: dict[str, Any] = _dict(context, "context")
         self.esp_extra: dict[str, Any] = _dict(esp_extra, "esp_extra")
+        self.bounce, self.ignore_suppression = bounce, ignore_suppression
 
     def add_recipient(self, recipient: AddressLike) -> None:
         """Append one address to ``recipients``."""

@@ -67,6 +67,8 @@ class Prepared:
     :param message_id: The Message-ID, without angle brackets; ``None`` if Postal will
         generate it.
     :param body: The JSON of the request.
+    :param left_out: Such a key -> the :class:`.SuppressionReason` why nothing is sent
+        to this recipient.
     """
 
     endpoint: str
@@ -74,6 +76,7 @@ class Prepared:
     aliases: dict[str, str]
     message_id: str | None
     body: Body = field(repr=False)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def serialize(content: Content) -> Prepared:
@@ -84,13 +87,22 @@ def serialize(content: Content) -> Prepared:
     :raises MessageError: if ``esp_extra`` can't be merged, or a file can't be read.
     """
     if content.why_raw is None:
-        body = _message_body(content)
-        return Prepared("send/message", content.recipients, content.aliases, None, body)
+        return _prepared("send/message", content, None, _message_body(content))
     if content.message_id is None:
         content.message_id = make_msgid(domain=content.sender.domain)[1:-1]
-    body = _raw_body(content)
+    return _prepared("send/raw", content, content.message_id, _raw_body(content))
+
+
+def _prepared(
+    endpoint: str, content: Content, message_id: str | None, body: Body
+) -> Prepared:
     return Prepared(
-        "send/raw", content.recipients, content.aliases, content.message_id, body
+        endpoint,
+        content.recipients,
+        content.aliases,
+        message_id,
+        body,
+        content.left_out,
     )
 
 

@@ -33,7 +33,8 @@ from .content import Content, read_content
 from .defaults import Defaults
 from .message import Message
 from .payload import Prepared, serialize
-from .result import SendResult, made_up_result, read_result
+from .result import SendResult, made_up_result, nobody_left, read_result
+from .suppression import FindSuppressed, leave_out
 from .templates import render_templates
 from .transport import HTTPTransport, Transport
 
@@ -67,6 +68,7 @@ class SendPipeline:
     :param transport: Calls the API; an :class:`.HTTPTransport` if not given.
     :param capabilities: Names of features that Postal lacks but the calling layer
         provides, such as ``"send_at"``. Messages may use them.
+    :param find_suppressed: Finds the recipients that nothing is sent to.
     :raises ConfigurationError: if ``POSTAL_SEND_DEFAULTS`` is invalid.
     """
 
@@ -77,10 +79,12 @@ class SendPipeline:
         postal: object,
         transport: Transport | None = None,
         capabilities: frozenset[str] = POSTAL,
+        find_suppressed: FindSuppressed | None = None,
     ) -> None:
         self.defaults: Defaults = Defaults(settings)
         self.transport: Transport = transport or HTTPTransport(settings)
         self._capabilities = capabilities
+        self._find_suppressed = find_suppressed
         self._postal = postal
         self._settings = settings
         self._made_up_ids = itertools.count(1)
@@ -162,7 +166,9 @@ class SendPipeline:
     def check(
         self, message: Message, *, capabilities: frozenset[str] | None = None
     ) -> Content:
-        """Validate a completed message.
+        """Validate a completed message, and leave suppressed recipients out.
+
+        There may be none left then.
 
         :param capabilities: As for the pipeline, for this message only.
         :raises MessageError: if Postal would refuse, lose or change a part of it.
@@ -174,7 +180,10 @@ class SendPipeline:
             supported=self._capabilities if capabilities is None else capabilities,
             setting=f"{settings.prefix}IGNORE_UNSUPPORTED_FEATURES",
         )
-        return read_content(message, settings)
+        content = read_content(message, settings)
+        if self._find_suppressed is not None:
+            leave_out(content, self._find_suppressed)
+        return content
 
     def serialize(self, content: Content) -> Prepared:
         """Write the request for a validated message."""
@@ -202,6 +211,9 @@ class SendPipeline:
 
     def post(self, prepared: Prepared, *, suppressed: bool) -> SendResult:
         """Call the API, or make up a result if sending is suppressed."""
+        if not prepared.recipients:
+            _log.info("not sent: all recipients of the message are suppressed")
+            return nobody_left(prepared)
         if suppressed:
             return made_up_result(prepared, self._made_up_ids)
         began = time.perf_counter()
@@ -219,7 +231,7 @@ class SendPipeline:
     def report(
         self, app: Flask, message: Message, outcome: SendResult | BaseException
     ) -> None:
-        """Emit ``message_sent`` or ``send_failed``. Nothing for a cancelled message.
+        """Emit ``message_sent`` or ``send_failed``. Nothing if nothing was to be sent.
 
         Exceptions of receivers are logged and not propagated.
         """

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import APIError, TransportError
 from .payload import Prepared
+from .suppression import SuppressionReason
 
 __all__ = [
     "RecipientStatus",
@@ -18,6 +19,7 @@ __all__ = [
     "SendResult",
     "made_up_result",
     "new_token",
+    "nobody_left",
     "read_result",
 ]
 
@@ -34,11 +36,14 @@ class RecipientStatus:
         this recipient in its response.
     :param token: Postal's token of the mail, 16 characters, unique everywhere.
         ``None`` under the same condition.
+    :param suppressed: Why nothing was sent to this recipient, a
+        :class:`.SuppressionReason`; ``None`` if it was.
     """
 
     address: str
     id: int | None
     token: str | None
+    suppressed: SuppressionReason | None = None
 
 
 class Recipients(Mapping[str, RecipientStatus]):
@@ -79,12 +84,13 @@ class SendResult:
     Acceptance is not delivery. What happens to the mail later is reported through
     :data:`.tracking_received`, in events with the same ``id`` and ``token``.
 
-    :param message_id: The Message-ID header, without angle brackets; ``None`` after
-        :exc:`.CancelSend`.
+    :param message_id: The Message-ID header, without angle brackets; ``None`` if
+        nothing was sent.
     :param recipients: One entry per envelope recipient, keyed by the bare address as
         the caller wrote it. Empty after :exc:`.CancelSend`.
     :param endpoint: The endpoint that was used, ``"send/message"`` or ``"send/raw"``;
-        ``None`` after :exc:`.CancelSend`.
+        ``None`` if nothing was sent: after :exc:`.CancelSend`, or if all recipients are
+        suppressed.
     :param suppressed: Whether sending was suppressed. If so, nothing was sent, and the
         ids and tokens are made up.
     :param seconds: How long the call of the API took; ``None`` if there was none.
@@ -95,6 +101,12 @@ class SendResult:
     endpoint: str | None = None
     suppressed: bool = False
     seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def all_suppressed(self) -> bool:
+        """Whether nothing was sent because every recipient is suppressed."""
+        reasons = [status.suppressed for status in self.recipients.values()]
+        return bool(reasons) and all(reasons)
 
 
 def read_result(data: Any, prepared: Prepared) -> SendResult:
@@ -116,7 +128,7 @@ def read_result(data: Any, prepared: Prepared) -> SendResult:
         )
     if not messages:
         raise APIError("Postal reported success but queued nothing", http_status=200)
-    statuses = {}
+    statuses = _left_out(prepared)
     for key, address in prepared.recipients.items():
         entry = messages.get(address.addr_spec)
         entry = entry if isinstance(entry, dict) else {}
@@ -134,6 +146,18 @@ def read_result(data: Any, prepared: Prepared) -> SendResult:
     )
 
 
+def nobody_left(prepared: Prepared) -> SendResult:
+    """Create the result for a message whose recipients are all suppressed."""
+    return SendResult(recipients=Recipients(_left_out(prepared), prepared.aliases))
+
+
+def _left_out(prepared: Prepared) -> dict[str, RecipientStatus]:
+    return {
+        key: RecipientStatus(key, None, None, SuppressionReason(reason))
+        for key, reason in prepared.left_out.items()
+    }
+
+
 def new_token() -> str:
     """Generate a message token like Postal's: 16 letters and digits."""
     return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(16))
@@ -146,9 +170,9 @@ def made_up_result(prepared: Prepared, ids: Iterator[int]) -> SendResult:
 
     :param ids: Iterator of ids, of which each recipient gets one.
     """
-    statuses = {
-        key: RecipientStatus(key, next(ids), new_token()) for key in prepared.recipients
-    }
+    statuses = _left_out(prepared)
+    for key in prepared.recipients:
+        statuses[key] = RecipientStatus(key, next(ids), new_token())
     return SendResult(
         prepared.message_id or f"{uuid.uuid4()}@suppressed.invalid",
         Recipients(statuses, prepared.aliases),

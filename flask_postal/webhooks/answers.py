@@ -11,7 +11,7 @@ from ..errors import RequestRefused
 from ..receivers import call_receiver
 from ..signals import webhook_answered
 from .dispatch import Dispatched, Event
-from .events import InboundEvent, ServerEvent
+from .events import InboundEvent, TrackingEvent
 
 __all__ = ["REASONS", "AnswerReason", "announce_answer", "reason_of_refusal"]
 
@@ -104,6 +104,6 @@ def announce_answer(
 def _type_of(event: Event | None) -> str | None:
     if event is None:
         return None
-    if isinstance(event, InboundEvent):
-        return "inbound"
-    return "server" if isinstance(event, ServerEvent) else str(event.event_type)
+    if isinstance(event, TrackingEvent):
+        return str(event.event_type)
+    return "inbound" if isinstance(event, InboundEvent) else "server"

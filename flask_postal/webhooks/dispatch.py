@@ -20,9 +20,14 @@ from flask import Flask
 
 from ..errors import RejectMail
 from ..receivers import call_receiver, receiver_name
-from ..signals import inbound_received, server_event_received, tracking_received
+from ..signals import (
+    inbound_received,
+    server_event_received,
+    tracking_received,
+    unsubscribed,
+)
 from .dedupe import Claim, DedupeStore
-from .events import InboundEvent, ServerEvent, TrackingEvent
+from .events import InboundEvent, ServerEvent, TrackingEvent, UnsubscribeEvent
 
 __all__ = [
     "Called",
@@ -43,7 +48,14 @@ _log = logging.getLogger("flask_postal.webhooks")
 SLOW = 2.0
 _clock = time.monotonic
 
-Event = TrackingEvent | InboundEvent | ServerEvent
+Event = TrackingEvent | InboundEvent | ServerEvent | UnsubscribeEvent
+
+_SIGNALS = {
+    TrackingEvent: tracking_received,
+    InboundEvent: inbound_received,
+    ServerEvent: server_event_received,
+    UnsubscribeEvent: unsubscribed,
+}
 
 
 class Dispatched(Enum):
@@ -63,11 +75,7 @@ class Dispatched(Enum):
 
 def signal_of(event: Event) -> Signal:
     """Return the signal that is sent for an event."""
-    if isinstance(event, InboundEvent):
-        return inbound_received
-    return (
-        server_event_received if isinstance(event, ServerEvent) else tracking_received
-    )
+    return _SIGNALS[type(event)]
 
 
 def dispatch(

@@ -10,7 +10,13 @@ from typing import Any, Literal
 from ..outcome import Outcome
 from .mail.message import InboundMessage
 
-__all__ = ["InboundEvent", "MailEvent", "ServerEvent", "TrackingEvent"]
+__all__ = [
+    "InboundEvent",
+    "MailEvent",
+    "ServerEvent",
+    "TrackingEvent",
+    "UnsubscribeEvent",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +69,9 @@ class TrackingEvent(MailEvent):
     :param bounce: Postal's dict about the bounce mail, if the message bounced.
     :param metadata: The metadata of a message that was enqueued with a ledger, and
         ``{}`` for every other message, because Postal has none.
-    :param source: ``"webhook"``; or ``"poll"``, if its webhook never came and the
-        ledger has read it from Postal's API. Such an event has no ``event_id``.
+    :param source: ``"webhook"``; ``"poll"``, if its webhook never came and the ledger
+        has read it from Postal's API; or ``"report"``, if it was read from a complaint
+        that came as a mail. The last two have no ``event_id``.
     """
 
     tags: list[str] = field(default_factory=list)
@@ -73,7 +80,7 @@ class TrackingEvent(MailEvent):
     ip_address: str | None = None
     bounce: Mapping[str, Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    source: Literal["webhook", "poll"] = "webhook"
+    source: Literal["webhook", "poll", "report"] = "webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +110,30 @@ class ServerEvent(MailEvent):
     problems: Mapping[str, str] = field(default_factory=dict)
     volume: int | None = None
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsubscribeEvent:
+    """Somebody wants no more mail of a list.
+
+    :param recipient: The address; ``None`` if a report doesn't prove whose it is.
+    :param list: The list, as in ``Message(unsubscribe=...)``; ``None`` if a report is
+        about a message without one.
+    :param timestamp: When it happened, as an aware datetime in UTC.
+    :param source: ``"link"`` for the link in a message; ``"report"`` for a report that
+        came as a mail (RFC 5965, ``opt-out``).
+    :param message_id: The Message-ID of the message that a report is about.
+    :param token: Postal's token of that message.
+    :param dedupe_key: A string that is the same for each delivery of one event.
+    """
+
+    recipient: str | None
+    list: str | None
+    timestamp: datetime | None = None
+    source: Literal["link", "report"] = "link"
+    message_id: str | None = None
+    token: str | None = None
+    dedupe_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

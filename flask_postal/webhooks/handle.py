@@ -6,11 +6,15 @@ Needs no request context, so queues and replays can use it in another process.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from flask import Flask
 
+from ..errors import PayloadError
 from .dispatch import Dispatched, Event, dispatch
+from .events import InboundEvent
 from .inbound import parse_inbound
+from .reports import reported
 from .state import WebhookState
 from .tracking import parse_tracking
 from .verify import VerifiedRequest
@@ -24,13 +28,20 @@ Handler = Callable[[Flask, VerifiedRequest, Event], Dispatched]
 def parse(verified: VerifiedRequest) -> Event:
     """Parse a verified request into the event that is passed to receivers.
 
-    :param verified: The request.
+    :param verified: The request. With the hook ``"report"`` its body is that of an
+        inbound mail, and the event is what this mail reports.
     :raises PayloadError: if the body can't be parsed. ``.misdirected`` is true if it
         belongs to the other webhook, that is, if the two URLs are swapped in Postal.
     """
+    if verified.hook == "tracking":
+        return parse_tracking(verified.body)
+    event = parse_inbound(verified.body, verified.media_type)
     if verified.hook == "inbound":
-        return parse_inbound(verified.body, verified.media_type)
-    return parse_tracking(verified.body)
+        return event
+    report = reported(event)
+    if report is None:
+        raise PayloadError("the mail is no report")
+    return report
 
 
 def handle(
@@ -54,10 +65,22 @@ def handle(
     :param handler: Calls the receivers in place of :func:`.dispatch`. If it raises, the
         request has failed, and Postal sends it again.
     """
-    if handler is None:
-        outcome = dispatch(event, app, postal=postal, scope=scope, store=state.store)
-    else:
-        outcome = handler(app, verified, event)
+
+    def call(event: Event, verified: VerifiedRequest) -> Dispatched:
+        if handler is None:
+            return dispatch(event, app, postal=postal, scope=scope, store=state.store)
+        return handler(app, verified, event)
+
+    told = Dispatched.NO_RECEIVER
+    if isinstance(event, InboundEvent) and (report := reported(event)) is not None:
+        told = call(report, replace(verified, hook="report"))
+        if told in (Dispatched.FAILED, Dispatched.BUSY):
+            return told
+        if handler is not None:  # it has taken note, whoever else listens
+            told = Dispatched.HANDLED
+    outcome = call(event, verified)
     if outcome is Dispatched.NO_RECEIVER:
+        if told is Dispatched.HANDLED:
+            return told
         state.note_unheard(type(event).__name__)
     return outcome

@@ -62,7 +62,7 @@ def everything(world: World) -> str:
     """All that is in the tables, as text."""
     found = []
     with world.db.engine.connect() as connection:
-        for name in ("mail", "recipient", "event", "receipt", "content"):
+        for name in world.ledger.models.given():
             for row in connection.execute(sa.select(world.ledger.models.table(name))):
                 found += [
                     bytes(value).decode("latin-1")

@@ -24,13 +24,14 @@ from flask_postal.ledger import (
     MailMixin,
     ReceiptMixin,
     RecipientMixin,
+    SuppressionMixin,
 )
 from flask_postal.ledger.mapping import default_models, join
 
 ROOT = Path(__file__).parent.parent.parent
 TABLES = {
     *("postal_mail", "postal_recipient", "postal_event", "postal_receipt"),
-    "postal_content",
+    *("postal_content", "postal_suppression"),
 }
 
 
@@ -58,6 +59,7 @@ def own_models(db: Any, **binds: str) -> LedgerModels:
         "event": EventMixin,
         "receipt": ReceiptMixin,
         "content": ContentMixin,
+        "suppression": SuppressionMixin,
     }
     made = {}
     for name, mixin in mixins.items():

@@ -14,6 +14,7 @@ from email.parser import HeaderParser
 from ...bounce_rules import BounceReason, BounceType
 from ...bounce_types import BounceClass, classify_reply
 from .base64_mail import Base64Mail
+from .classify import STATUS_TYPES
 from .message import InboundMessage
 from .raw import RawMail
 
@@ -81,7 +82,8 @@ def read_bounce(raw: bytes) -> BounceReport:
     source = RawMail(Base64Mail(raw=raw))
     message = InboundMessage(source)
     text = (message.text or message.html or "")[:MAX_TEXT]
-    found = list(_reported(source.delivery_status(), text))
+    status = source.part_of(STATUS_TYPES).decode("latin-1")
+    found = list(_reported(status, text))
     return BounceReport(found or [_from_text(text)], message)
 
 

@@ -13,7 +13,6 @@ from ...address import Address
 from ...values import as_bool, as_dict, as_line, as_str
 from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
-from .classify import STATUS_TYPES
 from .headers import read_date
 from .parameters import read_parameters
 
@@ -116,11 +115,11 @@ class FieldsMail:
     def part_types(self) -> list[str]:
         return [attachment.content_type for attachment in self._attachments]
 
-    def delivery_status(self) -> str:
+    def part_of(self, types: frozenset[str]) -> bytes:
         for attachment in self._attachments:
-            if attachment.content_type in STATUS_TYPES:
-                return attachment.content[:20_000].decode("latin-1")
-        return ""
+            if attachment.content_type in types:
+                return attachment.content[:20_000]
+        return b""
 
     def _value(self, field: str) -> str | None:
         value = self._fields.get(field)

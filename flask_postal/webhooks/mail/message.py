@@ -17,6 +17,7 @@ from ...address import Address, is_sendable
 from ...values import as_line
 from . import classify
 from .attachment import InboundAttachment
+from .feedback import FeedbackReport, read_feedback
 from .replies import strip_reply
 
 __all__ = ["InboundAttachment", "InboundMessage", "MailSource"]
@@ -54,7 +55,7 @@ class MailSource(Protocol):
     def spam_detected(self) -> bool | None: ...
     def spam_score(self) -> float | None: ...
     def part_types(self) -> list[str]: ...
-    def delivery_status(self) -> str: ...
+    def part_of(self, types: frozenset[str]) -> bytes: ...
 
 
 class InboundMessage:
@@ -240,10 +241,18 @@ class InboundMessage:
                 null_sender=s.null_sender,
                 marked=s.marked_bounce,
                 types=s.part_types,
-                status=s.delivery_status,
+                status=lambda: s.part_of(classify.STATUS_TYPES).decode("latin-1"),
             ),
             default=False,
         )
+
+    @cached_property
+    def feedback_report(self) -> FeedbackReport | None:
+        """What a complaint about one of the app's messages says (RFC 5965).
+
+        ``None`` if the mail is no complaint, and in the Hash formats.
+        """
+        return self._read("feedback report", read_feedback, None)
 
     @cached_property
     def may_be_answered(self) -> bool:

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import cached_property
 
 from ...address import Address
-from . import classify
 from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
 from .base64_mail import Base64Mail
@@ -21,7 +20,7 @@ __all__ = ["RawMail"]
 #: Characters of all headers together in which encoded words are decoded.
 MAX_DECODED = 300_000
 
-#: Bytes of a delivery status (RFC 3464) that are read.
+#: Bytes of a part of a report that are read (RFC 3464, RFC 5965).
 MAX_STATUS = 20_000
 
 _DAMAGED = "message: its base64 is damaged"
@@ -215,10 +214,9 @@ class RawMail:
         # Attachments don't count: a person may forward a bounce.
         return [part.kind for part in self._parts if part.disposition != "attachment"]
 
-    def delivery_status(self) -> str:
-        found = (p for p in self._parts if p.kind in classify.STATUS_TYPES)
-        part = next(found, None)
-        return part.content()[:MAX_STATUS].decode("latin-1") if part else ""
+    def part_of(self, types: frozenset[str]) -> bytes:
+        part = next((p for p in self._parts if p.kind in types), None)
+        return part.content()[:MAX_STATUS] if part else b""
 
 
 def _attachment(part: Part) -> InboundAttachment:
