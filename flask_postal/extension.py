@@ -27,6 +27,7 @@ from .sending.stored import fetch_deliveries, fetch_message
 from .sending.transport import Transport
 from .settings import Settings, read_suppressed, warn_of_misspelt
 from .signals import message_sent
+from .text import list_name
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -157,6 +158,7 @@ class Postal:
             postal=self,
             transport=self._transport,
             find_suppressed=find_suppressed,
+            unsubscribe_url=partial(self._unsubscribe_url, app, settings),
         )
         for wrap in self._wrappers:
             pipeline.transport = wrap(pipeline.transport)
@@ -510,7 +512,7 @@ class Postal:
     @cached_property
     def blueprint(self) -> Blueprint:
         """The blueprint with the webhooks ``/postal/tracking/`` and
-        ``/postal/inbound/``.
+        ``/postal/inbound/``, and the page ``/postal/unsubscribe/``.
 
         To serve them under other URLs, pass ``url_prefix=`` to
         ``app.register_blueprint(postal.blueprint)``.
@@ -519,6 +521,28 @@ class Postal:
 
         prefix = f"/postal/{self.name}" if self.name else "/postal"
         return create_blueprint(self._webhooks_of, self.key, prefix)
+
+    def unsubscribe_url(self, address: AddressLike, list: str) -> str:
+        """Return the link by which an address leaves a list.
+
+        A template of a message with ``unsubscribe=`` has it as ``unsubscribe_url``.
+
+        :param list: The list, as in ``Message(unsubscribe=...)``.
+        :raises MessageError: for an invalid address or list.
+        :raises ConfigurationError: if :data:`POSTAL_EXTERNAL_URL` or ``SECRET_KEY`` is
+            missing, or the blueprint is not registered.
+        """
+        app = self._app()
+        envelope = parse_address(address, "address")[0].addr_spec
+        name = list_name(list, "list")
+        return self._unsubscribe_url(app, self._of(app).settings, envelope, name)
+
+    def _unsubscribe_url(
+        self, app: Flask, settings: Settings, envelope: str, name: str
+    ) -> str:
+        from .webhooks.unsubscribe import unsubscribe_url
+
+        return unsubscribe_url(app, self.key, settings, envelope, name)
 
     @property
     def webhooks(self) -> Webhooks:

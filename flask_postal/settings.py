@@ -68,6 +68,7 @@ class Settings:
     inbound_max_bytes: int = 32 * 1024 * 1024
     tracking_max_bytes: int = 256 * 1024
     dedupe_cache: Any = "memory"
+    external_url: str | None = None
 
     @property
     def api_is_loopback(self) -> bool:
@@ -124,6 +125,7 @@ class Settings:
             dedupe_cache=_cache(
                 config.get(f"{prefix}DEDUPE_CACHE", "memory"), f"{prefix}DEDUPE_CACHE"
             ),
+            external_url=read("EXTERNAL_URL", _external_url, None),
         )
 
 
@@ -166,7 +168,7 @@ def warn_of_misspelt(config: Mapping[str, Any], prefix: str) -> None:
     known[known.index("WEBHOOK_SECRETS")] = "WEBHOOK_SECRET"
     # The first is read when a message is sent, the others by the ledger.
     known += ["SUPPRESS_SEND", "LEASE", "BACKOFF", "GIVE_UP", "SETTLE", "RELAY"]
-    known += ["DISPATCH", "EVENTS", "KEEP_CONTENT", "KEEP_ROWS"]
+    known += ["DISPATCH", "EVENTS", "KEEP_CONTENT", "KEEP_ROWS", "SUPPRESSION"]
     endings = tuple(f"_{name}" for name in known)
     for key in config:
         if not str(key).startswith(prefix):
@@ -196,12 +198,21 @@ def _flag(value: Any, key: str) -> bool:
 
 
 def _base_url(value: Any, key: str) -> str | None:
+    cure = "write the address of Postal's web interface: https://postal.example.com"
+    url = _url(value, key, cure)
+    return None if url is None else url.removesuffix("/api/v1").rstrip("/")
+
+
+def _external_url(value: Any, key: str) -> str | None:
+    return _url(value, key, "write the address of the app: https://shop.example.com")
+
+
+def _url(value: Any, key: str, cure: str) -> str | None:
     if value == "":
         return None
-    cure = "write the address of Postal's web interface: https://postal.example.com"
     if not isinstance(value, str):
         raise ConfigurationError(f"{key} must be a string; {cure}", key=key)
-    url = value.strip().rstrip("/").removesuffix("/api/v1").rstrip("/")
+    url = value.strip().rstrip("/")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises ValueError when it is no port

@@ -50,18 +50,23 @@ def restore_message(mail: Any, recipients: list[str], mime: bytes) -> Message:
         date=read.date,
         message_id=mail.message_id,
         tags=None if tag is None else [tag],
-        extra_headers=_extra_headers(read),
+        extra_headers=_extra_headers(read, is_of_list=mail.list is not None),
         bounce=mail.options.get("bounce"),
         metadata=mail.meta,
+        unsubscribe=mail.list,
         ignore_suppression=mail.ignore_suppression or None,
     )
 
 
-def _extra_headers(read: InboundMessage) -> dict[str, str | list[str]]:
+def _extra_headers(
+    read: InboundMessage, *, is_of_list: bool
+) -> dict[str, str | list[str]]:
     """Return the headers that no other argument of the message has set."""
     found: dict[str, str | list[str]] = {}
     for name, value in read.headers:
         if name.lower() == "date" or why_reserved(name.lower()):
+            continue
+        if is_of_list and name.lower().startswith("list-unsubscribe"):
             continue
         earlier = found.get(name, [])
         several = [earlier] if isinstance(earlier, str) else earlier

@@ -20,7 +20,7 @@ from werkzeug.datastructures import Headers
 from ..address import Address, parse_address
 from ..errors import MessageError
 from ..settings import Settings
-from ..text import header_text, is_text, plain_text
+from ..text import header_text, is_text, list_name, plain_text
 from .attachment import MEDIA_TYPE, Attachment, check_attachment, why_not_json
 from .message import Message
 
@@ -76,6 +76,7 @@ class Content:
         as the caller first wrote it. Postal does not remove duplicates.
     :param aliases: Maps every spelling that the caller used to such a key.
     :param mailing_list: The list that the message belongs to, if any.
+    :param member: The address that may leave this list.
     :param ignore_suppression: Whether it is sent to suppressed addresses too.
     :param left_out: Such a key -> the reason why nothing is sent to this recipient.
     :param addresses: As ``recipients``, with those that are left out.
@@ -104,6 +105,7 @@ class Content:
     recipients: dict[str, Address] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     mailing_list: str | None = None
+    member: str = ""
     ignore_suppression: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, Address] = field(default_factory=dict)
@@ -123,6 +125,8 @@ def read_content(message: Message, settings: Settings) -> Content:
     _read_headers(message, content)
     _read_attachments(message, content)
     content.ignore_suppression = bool(message.ignore_suppression)
+    if message.unsubscribe is not None:
+        _read_list(message, content)
     if not (content.text or content.html or content.alternatives) and not (
         content.attachments
     ):
@@ -203,6 +207,26 @@ def _redirect(content: Content, address: Address) -> None:
     content.aliases = dict.fromkeys(content.aliases, address.addr_spec)
 
 
+def _read_list(message: Message, content: Content) -> None:
+    """Check that a message of a list goes to one recipient, and writes no own link."""
+    content.mailing_list = list_name(message.unsubscribe, "unsubscribe")
+    if len(content.recipients) != 1:
+        raise MessageError(
+            "unsubscribe: the link to unsubscribe belongs to one recipient, and the"
+            f" message has {len(content.recipients)}; use send_batch()",
+            field="unsubscribe",
+        )
+    for name in ("List-Unsubscribe", "List-Unsubscribe-Post"):
+        if name in content.headers:
+            raise MessageError(
+                f"extra_headers: {name} is what unsubscribe= writes; leave one of the"
+                " two out",
+                field="extra_headers",
+            )
+    (address,) = content.recipients.values()
+    content.member = address.addr_spec
+
+
 def _read_text(message: Message, content: Content) -> None:
     content.subject = header_text(
         "" if message.subject is None else message.subject, "subject"
@@ -256,7 +280,7 @@ def _read_headers(message: Message, content: Content) -> None:
     if message.track_opens is False and message.track_clicks is False:
         content.tracked = False
         content.why_raw = "tracking is off"
-    for name in ("bounce", "track_opens", "track_clicks"):
+    for name in ("bounce", "track_opens", "track_clicks", "ignore_suppression"):
         # Strings are refused, because Postal takes "false" for true.
         if not isinstance(getattr(message, name), bool | None):
             raise MessageError(f"{name} must be True, False or None", field=name)

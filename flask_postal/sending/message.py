@@ -44,6 +44,7 @@ FIELDS = (
     "template",
     "context",
     "esp_extra",
+    "unsubscribe",
     "ignore_suppression",
 )
 
@@ -99,6 +100,9 @@ class Message:
     :param context: The context of the templates.
     :param esp_extra: A dict that is merged into the JSON for Postal, for features that
         have no parameter here.
+    :param unsubscribe: The name of a list, such as ``"news"``: the message gets a link
+        by which its recipient leaves the list with one click (RFC 8058), and
+        :data:`.unsubscribed` tells. For one recipient; see :meth:`.Postal.send_batch`.
     :param ignore_suppression: ``True`` sends the message to suppressed addresses too,
         such as a password reset that somebody waits for; see
         :meth:`.Postal.is_suppressed`.
@@ -146,6 +150,7 @@ class Message:
         template: str | None = None,
         context: Mapping[str, Any] | None = None,
         esp_extra: Mapping[str, Any] | None = None,
+        unsubscribe: str | None = None,
         ignore_suppression: bool | None = None,
     ) -> None:
         self.subject, self.body, self.html = subject, body, html
@@ -156,15 +161,14 @@ class Message:
         self.bcc: list[Any] = address_list(bcc, "bcc")
         self.attachments: list[Attachment] = _attachments(attachments, "attachments")
         self.reply_to: list[Any] = address_list(reply_to, "reply_to")
-        self.date = date
-        self.charset = charset
+        self.date, self.charset = date, charset
         self.extra_headers: dict[str, Any] = _headers(extra_headers, "extra_headers")
         self.mail_options, self.rcpt_options = mail_options, rcpt_options
         self.message_id = message_id
         self.tags: list[Any] = _tags(tags, "tags")
         self.metadata: dict[str, Any] = _dict(metadata, "metadata")
         self.track_opens, self.track_clicks = track_opens, track_clicks
-        self.send_at, self.template = send_at, template
+        self.send_at, self.template, self.unsubscribe = send_at, template, unsubscribe
         self.context: dict[str, Any] = _dict(context, "context")
         self.esp_extra: dict[str, Any] = _dict(esp_extra, "esp_extra")
         self.bounce, self.ignore_suppression = bounce, ignore_suppression

@@ -19,15 +19,18 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flask import Flask
 
+from ..address import parse_address
 from ..errors import CancelSend, MessageError, PostalError, SendError
 from ..receivers import call_receiver
 from ..settings import Settings, read_suppressed
 from ..signals import message_sending, message_sent, send_failed
+from ..text import list_name
 from .capabilities import POSTAL, without_unsupported
 from .content import Content, read_content
 from .defaults import Defaults
@@ -69,6 +72,7 @@ class SendPipeline:
     :param capabilities: Names of features that Postal lacks but the calling layer
         provides, such as ``"send_at"``. Messages may use them.
     :param find_suppressed: Finds the recipients that nothing is sent to.
+    :param unsubscribe_url: Returns the link by which a recipient leaves a list.
     :raises ConfigurationError: if ``POSTAL_SEND_DEFAULTS`` is invalid.
     """
 
@@ -80,11 +84,13 @@ class SendPipeline:
         transport: Transport | None = None,
         capabilities: frozenset[str] = POSTAL,
         find_suppressed: FindSuppressed | None = None,
+        unsubscribe_url: Callable[[str, str], str] | None = None,
     ) -> None:
         self.defaults: Defaults = Defaults(settings)
         self.transport: Transport = transport or HTTPTransport(settings)
         self._capabilities = capabilities
         self._find_suppressed = find_suppressed
+        self._unsubscribe_url = unsubscribe_url
         self._postal = postal
         self._settings = settings
         self._made_up_ids = itertools.count(1)
@@ -141,9 +147,19 @@ class SendPipeline:
         message = message.copy()
         self.defaults.merge(message)
         if message.template is not None:
+            self._add_link(message)
             render_templates(message, app)
         self.defaults.merge_content(message)
         return message
+
+    def _add_link(self, message: Message) -> None:
+        """Have templates know the link by which the recipient leaves the list."""
+        name, to = message.unsubscribe, message.recipients
+        if name is None or self._unsubscribe_url is None or len(to) != 1:
+            return
+        address, _ = parse_address(to[0], "recipients")
+        url = self._unsubscribe_url(address.addr_spec, list_name(name, "unsubscribe"))
+        message.context = {"unsubscribe_url": url, **message.context}
 
     def announce(self, app: Flask, message: Message) -> Message:
         """Emit ``message_sending``, and return the message as receivers changed it.
@@ -183,6 +199,10 @@ class SendPipeline:
         content = read_content(message, settings)
         if self._find_suppressed is not None:
             leave_out(content, self._find_suppressed)
+        if content.mailing_list is not None and self._unsubscribe_url is not None:
+            url = self._unsubscribe_url(content.member, content.mailing_list)
+            content.headers["List-Unsubscribe"] = f"<{url}>"
+            content.headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         return content
 
     def serialize(self, content: Content) -> Prepared:

@@ -1,4 +1,4 @@
-"""The blueprint with the two webhook routes, ``/tracking/`` and ``/inbound/``.
+"""The blueprint: ``/tracking/``, ``/inbound/`` and the page ``/unsubscribe/``.
 
 Requests are processed in :mod:`.receive`. :mod:`.response_guard` makes sure that Postal
 gets the response of these views and not one that another part of the app puts in its
@@ -28,7 +28,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 def create_blueprint(
     webhooks_of: Callable[[Flask], Webhooks], name: str, url_prefix: str
 ) -> Blueprint:
-    """Create the blueprint with the routes ``/tracking/`` and ``/inbound/``.
+    """Create the blueprint with the webhooks and the page to unsubscribe.
 
     Registering it on an app also exempts the views from CSRF protection and wraps the
     app's ``wsgi_app`` in a :class:`.ResponseGuard`.
@@ -39,7 +39,9 @@ def create_blueprint(
     :param name: The name of the blueprint.
     :param url_prefix: The default prefix of both URLs, such as ``"/postal"``.
     """
-    blueprint = Blueprint(name, __name__, url_prefix=url_prefix)
+    blueprint = Blueprint(
+        name, __name__, url_prefix=url_prefix, template_folder="templates"
+    )
 
     def receive(hook: str) -> Response:
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -52,6 +54,16 @@ def create_blueprint(
 
     def inbound() -> Response:
         return receive("inbound")
+
+    def unsubscribe(token: str) -> Response:
+        from .unsubscribe_page import show_page  # it imports cryptography
+
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        return show_page(app, webhooks_of(app), name, token)
+
+    blueprint.add_url_rule(
+        "/unsubscribe/<token>", "unsubscribe", unsubscribe, methods=("GET", "POST")
+    )
 
     # Both spellings are routed, because Postal doesn't follow redirects: after a 308
     # that adds the slash, it would bounce the mail to its author.
@@ -87,7 +99,7 @@ def _guard(app: Any, name: str, url_prefix: str, module: str) -> None:
         """
         csrf: Any = sender.extensions.get("csrf")
         if hasattr(csrf, "exempt"):
-            for function in hooks:
+            for function in (*hooks, "unsubscribe"):
                 csrf.exempt(f"{module}.{function}")
         request_started.disconnect(exempt_from_csrf, sender=sender)
 

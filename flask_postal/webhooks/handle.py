@@ -12,11 +12,12 @@ from flask import Flask
 
 from ..errors import PayloadError
 from .dispatch import Dispatched, Event, dispatch
-from .events import InboundEvent
+from .events import InboundEvent, UnsubscribeEvent
 from .inbound import parse_inbound
 from .reports import reported
 from .state import WebhookState
 from .tracking import parse_tracking
+from .unsubscribe import parse_unsubscribed
 from .verify import VerifiedRequest
 
 __all__ = ["Handler", "handle", "parse"]
@@ -29,12 +30,15 @@ def parse(verified: VerifiedRequest) -> Event:
     """Parse a verified request into the event that is passed to receivers.
 
     :param verified: The request. With the hook ``"report"`` its body is that of an
-        inbound mail, and the event is what this mail reports.
+        inbound mail, and the event is what this mail reports; with ``"unsubscribe"`` it
+        is what :func:`.unsubscribed_request` has written.
     :raises PayloadError: if the body can't be parsed. ``.misdirected`` is true if it
         belongs to the other webhook, that is, if the two URLs are swapped in Postal.
     """
     if verified.hook == "tracking":
         return parse_tracking(verified.body)
+    if verified.hook == "unsubscribe":
+        return parse_unsubscribed(verified.body)
     event = parse_inbound(verified.body, verified.media_type)
     if verified.hook == "inbound":
         return event
@@ -80,6 +84,8 @@ def handle(
             told = Dispatched.HANDLED
     outcome = call(event, verified)
     if outcome is Dispatched.NO_RECEIVER:
+        if handler is not None and isinstance(event, UnsubscribeEvent):
+            return Dispatched.HANDLED
         if told is Dispatched.HANDLED:
             return told
         state.note_unheard(type(event).__name__)

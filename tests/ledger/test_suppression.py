@@ -722,3 +722,99 @@ def test_mail_that_is_no_report_makes_no_event(shop: Shop, sandbox: Sandbox) -> 
         sandbox.receive(raw, to="abuse@example.com")
     assert (tracked, left, len(mails)) == ([], [], 1)
     assert mails[0].feedback_report is None
+
+
+# ---- lists
+
+
+LISTS = {"SECRET_KEY": "secret", "POSTAL_EXTERNAL_URL": "https://shop.example"}
+
+
+@pytest.fixture
+def lists(database_url: str) -> Iterator[Shop]:
+    yield from made(database_url, **LISTS)
+
+
+@pytest.mark.parametrize("how", ["send", "enqueue"])
+def test_one_click_suppresses_for_the_list_alone(lists: Shop, how: str) -> None:
+    """Without any receiver."""
+
+    def send(**changes: Any) -> None:
+        mail = message(**changes)
+        lists.postal.send(mail) if how == "send" else lists.postal.enqueue(mail)
+        lists.session.commit()
+
+    with sandboxed(lists.app, key=KEY) as sandbox:
+        send(unsubscribe="news")
+        header = sandbox.messages[0].content.header("List-Unsubscribe") or ""
+        assert lists.app.test_client().get(header.strip("<>")).status_code == 200
+        assert lists.reasons() == []
+        assert lists.app.test_client().post(header.strip("<>")).status_code == 200
+        (record,) = lists.ledger.suppressions.find()
+        assert (record.address, record.list) == ("ana@example.com", "news")
+        assert record.reason == "unsubscribe"
+        assert lists.ledger.get_event(record.event_id).event_type == "unsubscribed"
+        sandbox.clear()
+        send(unsubscribe="news")
+        assert sandbox.messages == []
+        send(unsubscribe="offers")
+        send()
+        assert len(sandbox.messages) == 2
+
+
+def test_a_receiver_of_a_click_is_called_again_once_it_works(lists: Shop) -> None:
+    calls: list[Any] = []
+
+    def receiver(app: Any, event: Any, **extra: Any) -> None:
+        calls.append(event)
+        if len(calls) == 1:
+            raise ValueError("not now")
+
+    with unsubscribed.connected_to(receiver, sender=lists.app):
+        link = lists.postal.unsubscribe_url("ana@example.com", "news")
+        assert lists.app.test_client().post(link).status_code == 200
+        (stored,) = lists.ledger.find_events()
+        lists.ledger.retry(stored)
+        lists.session.commit()
+        lists.ledger.drain()
+    assert [(e.recipient, e.list) for e in calls] == [("ana@example.com", "news")] * 2
+    assert calls[0].dedupe_key == calls[1].dedupe_key
+
+
+def test_an_opt_out_report_is_about_the_list_of_its_mail(lists: Shop) -> None:
+    _, left = received(lists)
+    with sandboxed(lists.app, key=KEY) as sandbox:
+        enqueue(lists, unsubscribe="news")
+        sandbox.advance(minutes=1)
+        mail = sandbox.messages[0]
+        report = complaint_about(mail, feedback_type="opt-out")
+        sandbox.receive(report, to="abuse@example.com")
+    (event,) = left
+    assert (event.recipient, event.list, event.source) == (
+        *("ana@example.com", "news"),
+        "report",
+    )
+    assert lists.reasons() == [("ana@example.com", "unsubscribe")]
+    assert not lists.postal.is_suppressed("ana@example.com")
+
+
+def test_receivers_get_the_message_as_it_was_enqueued(lists: Shop) -> None:
+    sent: list[Any] = []
+
+    def receiver(app: Any, message: Any, **extra: Any) -> None:
+        sent.append(message)
+
+    with (
+        sandboxed(lists.app, key=KEY),
+        message_sent.connected_to(receiver, sender=lists.app),
+    ):
+        enqueue(lists, unsubscribe="news", ignore_suppression=True)
+        lists.ledger.drain()
+    assert (sent[0].unsubscribe, sent[0].ignore_suppression) == ("news", True)
+    assert sent[0].extra_headers == {}
+
+
+def test_a_message_of_a_list_is_not_sent_without_the_table(lists: Shop) -> None:
+    lists.ledger.models.table("suppression").drop(lists.db.engine)
+    with sandboxed(lists.app, key=KEY), pytest.raises(sa.exc.DBAPIError):
+        lists.postal.send(message(unsubscribe="news"))

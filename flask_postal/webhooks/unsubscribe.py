@@ -1,0 +1,149 @@
+"""The links by which people leave a list, and the events of those who have.
+
+A link names its list and its recipient in a token. The token is encrypted, so that the
+logs of a web server tell no addresses, and authenticated, so that nobody can write one
+for another address. Both keys are derived from the app's ``SECRET_KEY``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, has_request_context, request
+
+from ..errors import ConfigurationError, PayloadError
+from ..settings import Settings, is_loopback
+from ..values import as_str, read_json_object, utc_time
+from .events import UnsubscribeEvent
+from .verify import VerifiedRequest
+
+__all__ = [
+    "parse_unsubscribed",
+    "read_token",
+    "unsubscribe_url",
+    "unsubscribed_request",
+]
+
+#: Characters of a token; longer ones are none of ours.
+MAX_TOKEN = 2000
+
+
+def unsubscribe_url(
+    app: Flask, postal_key: str, settings: Settings, recipient: str, mailing_list: str
+) -> str:
+    """Return the link by which a recipient leaves a list.
+
+    :param postal_key: The extension key, which is the name of the blueprint too.
+    :raises ConfigurationError: if the app's URL or ``SECRET_KEY`` is not known, the
+        blueprint is not registered, or the URL is not https (RFC 8058).
+    """
+    base = settings.external_url
+    if base is None and has_request_context():
+        base = request.url_root.rstrip("/")
+    key = f"{settings.prefix}EXTERNAL_URL"
+    cure = f"set {key} to the URL of the app, such as https://shop.example.com"
+    if base is None:
+        raise ConfigurationError(
+            f"there is no request that tells the URL of the app, which unsubscribe="
+            f" needs; {cure}",
+            key=key,
+        )
+    if urlsplit(base).scheme != "https" and not is_loopback(base):
+        raise ConfigurationError(
+            f"the link to unsubscribe would begin with {base!a}, and one click works"
+            f" with https only; {cure}",
+            key=key,
+        )
+    endpoint = next(
+        (
+            name
+            for name in app.view_functions
+            if f".{name}".endswith(f".{postal_key}.unsubscribe")
+        ),
+        None,
+    )
+    if endpoint is None:
+        raise ConfigurationError(
+            "unsubscribe= needs the page to unsubscribe; call"
+            " app.register_blueprint(postal.blueprint)"
+        )
+    token = _token(app, postal_key, recipient, mailing_list)
+    path = app.url_map.bind("localhost").build(endpoint, {"token": token})
+    return base + path
+
+
+def _token(app: Flask, postal_key: str, recipient: str, mailing_list: str) -> str:
+    content = json.dumps([mailing_list, recipient]).encode()
+    token: bytes = _ciphers(app, postal_key)[0].encrypt(content)
+    return token.decode().rstrip("=")
+
+
+def read_token(app: Flask, postal_key: str, token: str) -> tuple[str, str] | None:
+    """Return the recipient and the list of a link; ``None`` if it is none of ours."""
+    from cryptography.fernet import InvalidToken
+
+    if len(token) > MAX_TOKEN or not token.isascii():
+        return None
+    padded = token + "=" * (-len(token) % 4)
+    for cipher in _ciphers(app, postal_key):
+        try:
+            content = json.loads(cipher.decrypt(padded))
+        except InvalidToken:
+            continue
+        mailing_list, recipient = content
+        return recipient, mailing_list
+    return None
+
+
+def _ciphers(app: Flask, postal_key: str) -> list[Any]:
+    """Return what encrypts tokens, and what decrypts those of earlier secrets."""
+    from cryptography.fernet import Fernet
+
+    secrets = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or ())]
+    if not secrets[0]:
+        raise ConfigurationError(
+            "unsubscribe= needs the app's SECRET_KEY, because its links are encrypted"
+            " with it",
+            key="SECRET_KEY",
+        )
+    purpose = f"flask-postal unsubscribe {postal_key}".encode()
+    ciphers = []
+    for secret in secrets:
+        key = secret.encode() if isinstance(secret, str) else bytes(secret or b"")
+        derived = hmac.digest(key, purpose, "sha256")
+        ciphers.append(Fernet(base64.urlsafe_b64encode(derived)))
+    return ciphers
+
+
+def unsubscribed_request(recipient: str, mailing_list: str) -> VerifiedRequest:
+    """Return what is handled, and stored, when somebody has left a list."""
+    content = {
+        "id": str(uuid.uuid4()),
+        "recipient": recipient,
+        "list": mailing_list,
+        "timestamp": datetime.now(UTC).timestamp(),
+    }
+    return VerifiedRequest("unsubscribe", json.dumps(content).encode())
+
+
+def parse_unsubscribed(body: bytes) -> UnsubscribeEvent:
+    """Parse what :func:`unsubscribed_request` has written.
+
+    :raises PayloadError: if it is something else.
+    """
+    content = read_json_object(body)
+    recipient, mailing_list = as_str(content.get("recipient")), content.get("list")
+    if recipient is None or not isinstance(mailing_list, str):
+        raise PayloadError("the body is no wish to unsubscribe")
+    return UnsubscribeEvent(
+        recipient=recipient,
+        list=mailing_list,
+        timestamp=utc_time(content.get("timestamp")),
+        dedupe_key=f"link:{as_str(content.get('id'))}",
+    )
