@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
 from datetime import timedelta
 from pathlib import Path
 
 from flask import current_app
 from sqlalchemy import func, or_, select
 
+import flask_postal
 from flask_postal import Message
 
 from . import postal
@@ -28,13 +26,11 @@ __all__ = [
 #: Maximum number of confirmations that one mailbox gets in an hour.
 MAX_CONFIRMED = 5
 LOGO = Path(__file__).parent / "static" / "logo.png"
-_ADDRESS = re.compile(r"ticket\+(\d{1,9})\.([0-9a-f]{16})@", re.IGNORECASE)
 
 
 def reply_address(ticket: Ticket) -> str:
     """Return the reply address of a ticket, such as ``ticket+7.1f..@example.com``."""
-    domain = current_app.config["MAIL_DOMAIN"]
-    return f"ticket+{ticket.id}.{_signature(ticket.id)}@{domain}"
+    return flask_postal.reply_address(ticket.id, _tickets())
 
 
 def ticket_number(address: str) -> int | None:
@@ -43,20 +39,12 @@ def ticket_number(address: str) -> int | None:
     :returns: ``None`` if it isn't a reply address.
     :raises ValueError: if it looks like one but its signature is missing or wrong.
     """
-    found = _ADDRESS.match(address)
-    if found is None:
-        if address.lower().startswith("ticket+"):
-            raise ValueError("no such address")
-        return None
-    number = int(found[1])
-    if not hmac.compare_digest(found[2].lower(), _signature(number)):
-        raise ValueError("the signature is wrong")
-    return number
+    key = flask_postal.read_reply_address(address, _tickets())
+    return None if key is None else int(key)
 
 
-def _signature(number: int) -> str:
-    key = str(current_app.config["SECRET_KEY"]).encode()
-    return hmac.new(key, b"ticket %d" % number, hashlib.sha256).hexdigest()[:16]
+def _tickets() -> str:
+    return f"ticket@{current_app.config['MAIL_DOMAIN']}"
 
 
 def may_confirm(ticket: Ticket) -> bool:
@@ -88,12 +76,9 @@ def may_confirm(ticket: Ticket) -> bool:
 
 def confirm(ticket: Ticket) -> None:
     """Tell the author of a new ticket that we have received it."""
-    message = _message(
-        ticket, f"We have your message: {ticket.subject}", "mail/confirmation"
-    )
+    message = _reply(ticket, "mail/confirmation", automatic=True)
+    message.subject = f"We have your message: {ticket.subject}"
     message.tags = ["confirmation"]
-    # Asks programs, such as out-of-office replies, not to answer.
-    message.extra_headers["Auto-Submitted"] = "auto-generated"
     text = "We have your message, and will answer it as soon as we can."
     entry = Entry(author="Help desk", is_ours=True, is_automatic=True, text=text)
     _enqueue(ticket, message, entry)
@@ -104,20 +89,21 @@ def answer(ticket: Ticket, text: str) -> None:
 
     :raises MessageError: if no mail can be sent to the author of the ticket.
     """
-    message = _message(ticket, f"Re: {ticket.subject}", "mail/answer", text=text)
+    message = _reply(ticket, "mail/answer", text=text)
     message.tags = ["answer"]
-    last = next((e for e in reversed(ticket.entries) if e.message_id), None)
-    if last is not None:
-        message.extra_headers["In-Reply-To"] = f"<{last.message_id}>"
-        message.extra_headers["References"] = f"<{last.message_id}>"
     _enqueue(ticket, message, Entry(author="Help desk", is_ours=True, text=text))
 
 
-def _message(ticket: Ticket, subject: str, template: str, **context: str) -> Message:
+def _reply(
+    ticket: Ticket, template: str, *, automatic: bool = False, **context: str
+) -> Message:
     db.session.flush()  # gives a new ticket its number
-    message = Message(
-        subject,
-        [(ticket.contact.name, ticket.contact.email)],
+    message = flask_postal.reply(
+        None,
+        to=[(ticket.contact.name, ticket.contact.email)],
+        subject=ticket.subject,
+        references=[e.message_id for e in ticket.entries if e.message_id],
+        automatic=automatic,
         reply_to=("Help desk", reply_address(ticket)),
         template=template,
         metadata={"contact": ticket.contact_id},  # events about the mail bring it back

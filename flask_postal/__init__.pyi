@@ -5,6 +5,9 @@ run time. To add a public name, add a line here.
 """
 
 from .address import Address as Address
+from .conversations import read_reply_address as read_reply_address
+from .conversations import reply as reply
+from .conversations import reply_address as reply_address
 from .errors import APIError as APIError
 from .errors import CancelSend as CancelSend
 from .errors import ConfigurationError as ConfigurationError

@@ -56,7 +56,7 @@ def test_the_form_opens_a_ticket_and_confirms_it(
     assert message.subject == "We have your message: It is broken"
     assert "Hello Ana," in str(message.body)
     assert [a.content_type for a in message.attachments] == ["image/png"]
-    assert message.extra_headers["Auto-Submitted"] == "auto-generated"
+    assert message.extra_headers["Auto-Submitted"] == "auto-replied"
     with app.app_context():
         ticket = db.session.get(Ticket, 1)
         assert ticket is not None

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterable
 
 from ...address import Address
 
-__all__ = ["STATUS_TYPES", "is_auto_reply", "is_bounce", "may_be_answered"]
+__all__ = [
+    "STATUS_TYPES",
+    "is_auto_reply",
+    "is_bounce",
+    "is_from_list",
+    "may_be_answered",
+]
 
 #: Returns the first value of the header with a lower-case name, or ``None``.
 Header = Callable[[str], str | None]
@@ -245,12 +251,15 @@ def may_be_answered(header: Header, *, sender: Address, recipient: str | None) -
         return False
     if _same_mailbox(sender.addr_spec, recipient or ""):
         return False
-    if any(header(name) for name in _LIST_HEADERS):
-        return False
-    if _word(header("precedence")) in _BULK:
+    if is_from_list(header) or _word(header("precedence")) in _BULK:
         return False
     suppressed = (header("x-auto-response-suppress") or "").strip().lower()
     return suppressed in ("", "none")
+
+
+def is_from_list(header: Header) -> bool:
+    """Return whether a mail came from a mailing list, or from a sender of bulk mail."""
+    return any(header(name) for name in _LIST_HEADERS)
 
 
 def _word(value: str | None) -> str:
