@@ -342,12 +342,13 @@ class Postal:
         all the same.
 
         :param list: The list that a message would belong to.
-        :raises MessageError: for an invalid address.
+        :raises MessageError: for an invalid address or list.
         :raises ConfigurationError: without a ledger.
         """
         ledger = self._with_ledger("is_suppressed()")
         envelope = parse_address(address, "address")[0].addr_spec
-        return bool(ledger.suppressions.among([envelope], list))
+        name = None if list is None else list_name(list, "list")
+        return bool(ledger.suppressions.among([envelope], name))
 
     def mail_of(self, event: TrackingEvent) -> MailMixin | None:
         """Return the record of the message that an event is about.

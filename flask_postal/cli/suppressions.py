@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -18,6 +18,8 @@ __all__ = ["suppressions_group"]
 
 #: The reasons; the package that has them is not imported for the help.
 REASONS = ["bounce", "failures", "complaint", "unsubscribe", "manual"]
+#: The columns of a file that does not name them.
+_ALONE = ["address"]
 COLUMNS = ["address", "list", "reason", "since", "until", "detail"]
 _reason_option = click.option("--reason", type=click.Choice(REASONS))
 
@@ -47,12 +49,11 @@ def suppressions_group(
         for record in ledger.suppressions.find(address, reason=reason, limit=limit):
             click.echo(_described(record))
         if reason is None:
-            for held in ledger.suppressions.held_by_postal(limit):
-                if address in (None, held):
-                    click.echo(
-                        f"{held}  held by Postal: on its own suppression list, from"
-                        " which it is removed in Postal's web interface"
-                    )
+            for held in ledger.suppressions.held_by_postal(address, limit=limit):
+                click.echo(
+                    f"{held}  held by Postal: on its own suppression list, from which"
+                    " it is removed in Postal's web interface"
+                )
 
 
 def _described(record: Any) -> str:
@@ -148,38 +149,42 @@ def import_command(name: str | None, file: TextIO, reason: str) -> None:
     """
     ledger, added, seen = find_ledger(find_postal(name)), 0, 0
     with ledger_explained():
-        for line, values in _lines(file):
-            seen += 1
-            try:
-                added += ledger.suppressions.add(
-                    values["address"],
-                    values.get("reason") or reason,
-                    list=values.get("list") or None,
-                    detail=values.get("detail") or None,
-                    since=_time(values.get("since")),
-                    until=_time(values.get("until")),
-                )
-            except ValueError as error:
-                ledger.db.session.rollback()
-                raise click.ClickException(
-                    f"line {line}: {error}; nothing was imported"
-                ) from None
+        reader, names = csv.reader(file), None
+        try:
+            for row in reader:
+                if names is None and any(cell.strip() for cell in row):
+                    names = _names(row)
+                    if names is not _ALONE:
+                        continue
+                values = dict(zip(names or _ALONE, map(str.strip, row), strict=False))
+                if any(values.values()):
+                    seen += 1
+                    added += _add(ledger, values, reason)
+        except (ValueError, csv.Error) as error:
+            ledger.db.session.rollback()
+            raise click.ClickException(
+                f"line {reader.line_num}: {error}; nothing was imported"
+            ) from None
         ledger.db.session.commit()
     click.echo(f"added {added} of {seen}; the others were there already")
 
 
-def _lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Iterate over the lines of a CSV file, with their numbers."""
-    reader, names = csv.reader(file), ["address"]
-    for row in reader:
-        cells = [cell.strip() for cell in row]
-        if not any(cells):
-            continue
-        lower = [cell.lower() for cell in cells]
-        if "address" in lower:
-            names = lower
-            continue
-        yield reader.line_num, dict(zip(names, cells, strict=False))
+def _names(row: Sequence[str]) -> Sequence[str]:
+    """Return the names of the columns, given the first row of a file."""
+    lower = [cell.strip().lower() for cell in row]
+    return lower if "address" in lower else _ALONE
+
+
+def _add(ledger: Any, values: Mapping[str, str], reason: str) -> bool:
+    added: bool = ledger.suppressions.add(
+        values.get("address", ""),
+        values.get("reason") or reason,
+        list=values.get("list") or None,
+        detail=values.get("detail") or None,
+        since=_time(values.get("since")),
+        until=_time(values.get("until")),
+    )
+    return added
 
 
 def _time(text: str | None) -> datetime | None:

@@ -78,7 +78,7 @@ class EmailBackend:
                 if not self.fail_silently:
                     raise
             else:
-                sent += 1
+                sent += not message.postal_result.all_suppressed
         return sent
 
 

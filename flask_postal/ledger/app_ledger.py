@@ -18,9 +18,8 @@ from flask import Flask
 from ..errors import ConfigurationError, TransportError
 from ..sending.message import Message
 from ..sending.pipeline import SendPipeline
-from ..sending.result import Recipients, RecipientStatus, SendResult
-from ..sending.suppression import SuppressionReason
 from ..signals import message_sent, send_failed
+from ..vocabulary import EventType
 from ..webhooks.dispatch import Dispatched, Event
 from ..webhooks.events import TrackingEvent, UnsubscribeEvent
 from ..webhooks.verify import VerifiedRequest
@@ -29,7 +28,7 @@ from .claims import Claims
 from .columns import now
 from .content import load, owner_of_mail
 from .database import Database
-from .deliver import Deliverer
+from .deliver import Deliverer, result_of
 from .doubts import Doubts
 from .event_store import EventStore
 from .evidence import Evidence, Noted
@@ -157,7 +156,7 @@ class AppLedger:
                 postal,
                 secrets,
                 note=partial(self.note, server=server),
-                conclude=partial(self._conclude, only_ours=only_ours),
+                conclude=partial(self._conclude, server=server, only_ours=only_ours),
                 noted=self.noted,
             ),
         )
@@ -385,22 +384,31 @@ class AppLedger:
         noted: Noted | None,
         number: int,
         *,
+        server: str,
         only_ours: Callable[[], bool],
     ) -> None:
         """Suppress an address that an event tells not to write to.
 
-        Others of the same Postal installation can sign events too. An event about mail
-        that is not known here counts only if they can't reach this app.
+        Others of the same Postal installation can sign events too. An event without
+        the token that only we know counts if they can't reach this app.
         """
         if isinstance(event, UnsubscribeEvent):
             if noted is not None:
                 event = replace(event, recipient=noted.envelope, list=noted.list)
             self.suppressions.note_unsubscribed(connection, event, number)
         elif isinstance(event, TrackingEvent):
+            is_report = event.source == "report"  # proven by how it was found
+            if noted is None:
+                trusted = not is_report and only_ours()
+            else:
+                trusted = is_report or noted.proven or only_ours()
             envelope = event.recipient if noted is None else noted.envelope
-            known = noted is not None or (event.source != "report" and only_ours())
-            if known and envelope is not None:
-                self.suppressions.note_tracking(connection, event, envelope, number)
+            if not trusted or envelope is None:
+                return
+            self.suppressions.note_tracking(connection, event, envelope, number)
+            if noted is not None and event.event_type is EventType.BOUNCED:
+                bounce_id = (event.bounce or {}).get("id")
+                self._bounces[server].plan(connection, noted.recipient_id, bounce_id)
 
     def noted(self, noted: Noted | None) -> None:
         """Tell receivers of what an event has settled, after the commit."""
@@ -425,16 +433,7 @@ class AppLedger:
         """Tell receivers of a message that evidence has shown to be accepted."""
         if message_sent.has_receivers_for(self.app):
             mail, rows, message = self._restored(mail_id)
-            statuses = {
-                row.address: RecipientStatus(
-                    row.address,
-                    row.postal_id,
-                    row.token,
-                    row.suppressed and SuppressionReason(row.suppressed),
-                )
-                for row in rows
-            }
-            result = SendResult(mail.message_id, Recipients(statuses), "send/raw")
+            result = result_of(mail.message_id, rows)
             self._deliverers[mail.server].report(message, result)
 
     def _announce_failed(self, mail_id: int) -> None:

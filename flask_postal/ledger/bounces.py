@@ -20,7 +20,6 @@ from ..sending.transport import Transport
 from ..webhooks.mail.bounce_report import BounceRecipient, BounceReport, read_bounce
 from .columns import now
 from .database import Database
-from .evidence import same_mailbox
 from .mapping import LedgerModels
 from .suppression import Suppressions
 
@@ -54,6 +53,21 @@ class Bounces:
         self._recipients = models.table("recipient")
         self._events = models.table("event")
         self._suppressions = suppressions
+
+    def plan(
+        self, connection: sa.Connection, recipient_id: int, bounce_id: object
+    ) -> None:
+        """Have the bounce mail of a message fetched now.
+
+        :param bounce_id: What the event says about it.
+        """
+        if type(bounce_id) is int and 0 <= bounce_id < 2**63:
+            recipients = self._recipients
+            connection.execute(
+                sa.update(recipients)
+                .where(recipients.c.id == recipient_id)
+                .values(bounce_id=bounce_id, bounce_at=now(), bounce_type=None)
+            )
 
     def next_due(self) -> datetime | None:
         """Return when there is one to read; ``None`` for never."""
@@ -98,7 +112,10 @@ class Bounces:
 
     def _read(self, row: Any, transport: Transport) -> bool:
         try:
-            raw = fetch_message(transport, row.bounce_id, "raw_message").raw
+            mail = fetch_message(transport, row.bounce_id, ("details", "raw_message"))
+            # An id alone could be that of any mail.
+            is_ours = mail.bounce and mail.bounce_for_id == row.postal_id
+            raw = mail.raw if is_ours else None
         except PostalError as error:
             gone = isinstance(error, APIError) and error.code == "MessageNotFound"
             if not gone and now() < (row.status_at or now()) + GIVE_UP:
@@ -113,7 +130,9 @@ class Bounces:
         kind = BounceType.UNKNOWN if about is None else about.bounce_type
 
         def conclude(connection: sa.Connection) -> None:
-            self._set(row, connection, bounce_at=None, bounce_type=str(kind))
+            known = self._set(row, connection, bounce_at=None, bounce_type=str(kind))
+            if not known:  # the address has been forgotten
+                return
             event = sa.select(sa.func.max(self._events.c.id)).where(
                 self._events.c.recipient_id == row.id,
                 self._events.c.event_type == "bounced",
@@ -131,15 +150,14 @@ class Bounces:
 
     def _set(
         self, row: Any, connection: sa.Connection | None = None, **values: Any
-    ) -> None:
+    ) -> bool:
         recipients = self._recipients
         statement = (
             sa.update(recipients).where(recipients.c.id == row.id).values(**values)
         )
         if connection is None:
-            self._database.change(statement)
-        else:
-            connection.execute(statement)
+            return self._database.change(statement) == 1
+        return connection.execute(statement).rowcount == 1
 
 
 def _about(report: BounceReport, envelope: str) -> BounceRecipient | None:
@@ -149,12 +167,12 @@ def _about(report: BounceReport, envelope: str) -> BounceRecipient | None:
     one.
     """
     for recipient in report.recipients:
-        if recipient.address and same_mailbox(recipient.address, envelope):
+        if (recipient.address or "").lower() == envelope.lower():
             return recipient
     return report.recipients[0] if len(report.recipients) == 1 else None
 
 
 def _detail(about: BounceRecipient | None) -> str:
     if about is None:
-        return "the bounce mail is not there any more"
+        return "the bounce mail does not say"
     return f"{about.bounce_rule}: {about.diagnostic or ''}"

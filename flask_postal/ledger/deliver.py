@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,7 +28,8 @@ from ..errors import (
 from ..sending.message import Message
 from ..sending.payload import Prepared, raw_body
 from ..sending.pipeline import SendPipeline
-from ..sending.result import SendResult
+from ..sending.result import Recipients, RecipientStatus, SendResult
+from ..sending.suppression import SuppressionReason
 from ..signals import message_sent, send_failed
 from .claims import Attempt, Claims
 from .columns import now
@@ -44,7 +45,7 @@ from .restore import restore_message
 from .settings import LedgerSettings
 from .suppression import Suppressions
 
-__all__ = ["Deliverer", "gives_up"]
+__all__ = ["Deliverer", "gives_up", "result_of"]
 
 _log = logging.getLogger("flask_postal.ledger")
 
@@ -208,9 +209,22 @@ class Deliverer:
             return _Result(attempt, list(recipients), mime or b"", error, verdict)
         if not recipients:
             # Evidence has shown in the meantime that Postal has it for all of them.
-            known = SendResult(attempt.mail.message_id)
-            return _Result(attempt, [], mime, known, _Verdict("accepted"))
+            known = self._known_result(connection, attempt.mail)
+            accepted = _Verdict("accepted")
+            to = [a for a, r in known.recipients.items() if r.suppressed is None]
+            # What is noted of its recipients is there already.
+            return _Result(attempt, to, mime, known, accepted, suppressed=True)
         return _Begun(attempt, mime, until)
+
+    def _known_result(self, connection: sa.Connection, mail: Any) -> SendResult:
+        """Return the result of a message that is known to have been taken."""
+        recipients = self._recipients
+        rows = connection.execute(
+            sa.select(recipients)
+            .where(recipients.c.mail_id == mail.id)
+            .order_by(recipients.c.id)
+        )
+        return result_of(mail.message_id, rows)
 
     def _without_suppressed(
         self, connection: sa.Connection, attempt: Attempt
@@ -354,6 +368,20 @@ class Deliverer:
         """
         with self._app.app_context():
             self._pipeline().report(self._app, message, outcome)
+
+
+def result_of(message_id: str, rows: Iterable[Any]) -> SendResult:
+    """Return the result of a message, given the rows of its recipients."""
+    statuses = {
+        row.address: RecipientStatus(
+            row.address,
+            row.postal_id,
+            row.token,
+            row.suppressed and SuppressionReason(row.suppressed),
+        )
+        for row in rows
+    }
+    return SendResult(message_id, Recipients(statuses), "send/raw")
 
 
 def _taken(recipients: sa.Table) -> sa.Update:

@@ -256,6 +256,7 @@ def _insert(connection: sa.Connection, models: LedgerModels, draft: Draft) -> in
             options=draft.options,
             list=content.mailing_list,
             ignore_suppression=content.ignore_suppression,
+            recipient_count=len(content.addresses),
             created_at=now(),
             **values,
         )

@@ -45,6 +45,8 @@ class Noted:
     :param envelope: The recipient, as the message was sent to it.
     :param postal_id: Postal's id of the mail, if it is known.
     :param list: The list that the message belongs to, if any.
+    :param proven: Whether the event has the token that Postal's API has told, which
+        no other mail server of the installation knows.
     :param settled: Whether the event has settled that Postal has accepted it.
     """
 
@@ -55,6 +57,7 @@ class Noted:
     meta: dict[str, Any]
     list: str | None
     settled: bool = False
+    proven: bool = False
 
 
 class Evidence:
@@ -68,7 +71,7 @@ class Evidence:
         param, columns = sa.bindparam, recipients.c
         known = (
             *(columns.id, columns.mail_id, columns.envelope, columns.postal_id),
-            *(columns.token, columns.status, columns.status_at, columns.suppressed),
+            *(columns.token, columns.told_at, columns.status, columns.status_at),
         )
         self._by_id = sa.select(*known).where(
             recipients.c.server == param("server"),
@@ -76,7 +79,7 @@ class Evidence:
             recipients.c.token == param("token"),
         )
         self._by_message = (
-            sa.select(*known)
+            sa.select(*known, mails.c.recipient_count)
             .join(mails, mails.c.id == recipients.c.mail_id)
             .where(mails.c.message_id == param("message_id"))
             .where(mails.c.server == param("server"))
@@ -111,6 +114,7 @@ class Evidence:
             mail.meta,
             mail.list,
             settled,
+            found.told_at is not None and found.token == event.token,
         )
 
     def find(self, connection: sa.Connection, event: AboutMessage, server: str) -> Any:
@@ -147,9 +151,7 @@ class Evidence:
                 "reason": None if reason is None else str(reason),
                 "bounce_type": None,
             }
-            if event.event_type is EventType.BOUNCED:
-                values |= _next_look((event.bounce or {}).get("id"))
-            elif event.bounce_type is not None:
+            if event.event_type is EventType.FAILED and event.bounce_type is not None:
                 values["bounce_type"] = str(event.bounce_type)
             values |= _next_poll(found.status, str(event.event_type))
         if values:
@@ -207,19 +209,13 @@ def _reported(event: AboutMessage, candidates: Sequence[Any]) -> Any:
     """Find the recipient who sent a feedback report, which anybody can write.
 
     Whoever has the mail knows its Message-ID, and each recipient knows Postal's token
-    of the own copy. So a report without the token proves the only recipient.
+    of the own copy. So a report without the token proves the recipient of a mail that
+    never had another one.
     """
-    sent = [row for row in candidates if row.suppressed is None]
-    if event.token is not None and any(row.token is not None for row in sent):
-        return next((row for row in sent if row.token == event.token), None)
-    return sent[0] if len(sent) == 1 else None
-
-
-def _next_look(bounce_id: Any) -> dict[str, Any]:
-    """Return the columns that have the bounce mail fetched now."""
-    if type(bounce_id) is not int or not 0 <= bounce_id < 2**63:
-        return {}
-    return {"bounce_id": bounce_id, "bounce_at": now()}
+    if event.token is not None and any(row.token is not None for row in candidates):
+        return next((row for row in candidates if row.token == event.token), None)
+    alone = len(candidates) == 1 and candidates[0].recipient_count == 1
+    return candidates[0] if alone else None
 
 
 def _is_id(event: TrackingEvent) -> bool:

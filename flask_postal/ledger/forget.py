@@ -146,7 +146,7 @@ def _events(
     last = 0
     query = (
         sa.select(events.c.id, events.c.body, events.c.media_type)
-        .where(events.c.kind == "inbound", free)
+        .where(events.c.kind.in_(("inbound", "report")), free)
         .order_by(events.c.id)
         .limit(1)
     )

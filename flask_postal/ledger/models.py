@@ -60,6 +60,7 @@ class MailMixin(_Numbered):
     :ivar waiting: What a doubtful message waits for, in a sentence.
     :ivar list: The list that it belongs to; see ``unsubscribe`` of :class:`.Message`.
     :ivar ignore_suppression: Whether it is sent to suppressed addresses too.
+    :ivar recipient_count: How many recipients it had, though some may be forgotten.
     """
 
     #: Set by the ledger.
@@ -85,7 +86,8 @@ class MailMixin(_Numbered):
     )
     waiting: Mapped[str | None] = mapped_column(text())
     list: Mapped[str | None] = mapped_column(exact(100))
-    ignore_suppression: Mapped[bool] = mapped_column(sa.Boolean(), default=False)
+    ignore_suppression: Mapped[bool | None] = mapped_column(sa.Boolean())
+    recipient_count: Mapped[int | None] = mapped_column(sa.Integer())
     tried_at_: Mapped[datetime | None] = mapped_column("tried_at", time())
     began_at_: Mapped[datetime | None] = mapped_column("began_at", time())
     ended_at_: Mapped[datetime | None] = mapped_column("ended_at", time())

@@ -9,11 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..address import parse_address
+from ..address import is_sendable, parse_address
 from ..errors import ConfigurationError
 from ..outcome import BounceType
 from ..sending.suppression import SuppressionReason
 from ..text import list_name
+from ..values import as_line
 from ..vocabulary import EventType
 from ..webhooks.events import TrackingEvent, UnsubscribeEvent
 from .columns import clean, now, stored
@@ -155,7 +156,7 @@ class Suppressions:
             table.c.reason == str(reason),
         )
         values = {
-            "detail": None if detail is None else clean(detail, 500),
+            "detail": None if detail is None else clean(as_line(detail) or "", 500),
             "event_id": event_id,
             "since": since or now(),
             "until": until,
@@ -209,7 +210,7 @@ class Suppressions:
 
         :param envelope: The address that the mail was sent to.
         """
-        if self._table is None:
+        if self._table is None or not is_sendable(envelope):
             return
         if event.event_type is EventType.COMPLAINED:
             self.add(
@@ -259,7 +260,7 @@ class Suppressions:
         recipients = self._recipients
         rows = connection.execute(
             sa.select(recipients.c.status, recipients.c.status_at)
-            .where(recipients.c.envelope == envelope)
+            .where(recipients.c.envelope.in_({envelope, envelope.lower()}))
             .where(recipients.c.status.in_(_FAILED + _ARRIVED))
             .order_by(recipients.c.status_at.desc(), recipients.c.id.desc())
             .limit(1000)
@@ -296,23 +297,35 @@ class Suppressions:
         self, address: str | None = None, reason: SuppressionReason | None = None
     ) -> sa.Select[Any]:
         """Return the query of the records, the newest first."""
-        model = self._models.suppression
+        table, model = self.table, self._models.suppression
         query = sa.select(model).order_by(model.id.desc())
         if address is not None:
-            query = query.where(self.table.c.address.in_(_spellings(address)))
+            query = query.where(table.c.address.in_(_spellings(address)))
         return query if reason is None else query.where(model.reason == str(reason))
 
-    def held_by_postal(self, connection: sa.Connection, limit: int) -> list[str]:
+    def held_by_postal(
+        self, connection: sa.Connection, address: str | None, limit: int
+    ) -> list[str]:
         """Return addresses that are on Postal's own list, as the last events say."""
         recipients = self._recipients
+        later = recipients.alias("later")
         query = (
-            sa.select(recipients.c.envelope, sa.func.max(recipients.c.id))
+            sa.select(recipients.c.envelope)
             .where(recipients.c.status == str(EventType.QUEUED))
             .where(recipients.c.reason == "suppressed")
-            .group_by(recipients.c.envelope)
-            .order_by(sa.func.max(recipients.c.id).desc())
+            .where(
+                ~sa.exists().where(
+                    later.c.envelope == recipients.c.envelope,
+                    later.c.id > recipients.c.id,
+                    later.c.status.is_not(None),
+                )
+            )
+            .order_by(recipients.c.id.desc())
             .limit(limit)
         )
+        if address is not None:
+            lower = sa.func.lower(recipients.c.envelope)
+            query = query.where(lower.in_(_spellings(address)))
         return [row.envelope for row in connection.execute(query)]
 
 

@@ -108,12 +108,16 @@ class SuppressionList:
         found: Sequence[Any] = self._db.session.scalars(rows.limit(limit)).all()
         return found
 
-    def held_by_postal(self, limit: int = 50) -> Sequence[str]:
+    def held_by_postal(
+        self, address: str | None = None, *, limit: int = 50
+    ) -> Sequence[str]:
         """Return addresses that are on Postal's own list, as the last events say.
 
         Postal takes messages to them, and holds them.
+
+        :param address: Only this one.
         """
-        return self._suppressions.held_by_postal(self._connection(), limit)
+        return self._suppressions.held_by_postal(self._connection(), address, limit)
 
     def among(
         self, envelopes: Sequence[str], mailing_list: str | None = None
@@ -123,13 +127,19 @@ class SuppressionList:
         suppressions, session = ledger.suppressions, self._db.session()
         if not suppressions.is_used:
             return {}
-        if session.in_transaction():
-            # What the caller has just changed counts, and a second connection might
-            # have to wait for the first one.
-            return suppressions.find(self._connection(), envelopes, mailing_list)
-        return ledger.database.run(
-            lambda connection: suppressions.find(connection, envelopes, mailing_list)
-        )
+
+        def find(connection: sa.Connection) -> Mapping[str, SuppressionReason]:
+            return suppressions.find(connection, envelopes, mailing_list)
+
+        if not (session.in_transaction() and session.is_active):
+            return ledger.database.look(find)
+        # What the caller has just changed counts, and a second connection might have to
+        # wait for the first one.
+        connection = self._connection()
+        if connection.dialect.name != "postgresql":
+            return find(connection)
+        with connection.begin_nested():  # an error would end the caller's transaction
+            return find(connection)
 
     def among_recipients(
         self, envelopes: Sequence[str], mailing_list: str | None
@@ -141,7 +151,7 @@ class SuppressionList:
         """
         try:
             return self.among(envelopes, mailing_list)
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        except sa.exc.SQLAlchemyError as error:
             if mailing_list is not None:
                 raise
             cause = getattr(error, "orig", None) or type(error).__name__
@@ -170,4 +180,7 @@ def _stored(time: datetime | None) -> datetime | None:
         return None
     if time.utcoffset() is None:
         raise ValueError("a time must be an aware datetime")
-    return stored(time)
+    try:
+        return stored(time)
+    except OverflowError:
+        raise ValueError(f"{time!r} is out of range") from None

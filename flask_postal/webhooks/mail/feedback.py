@@ -24,7 +24,10 @@ _RETURNED_TYPES = frozenset(
         *("text/rfc822-headers", "text/rfc822", "message/global-headers"),
     }
 )
-_MESSAGE_ID = re.compile(r"<([^\s<>@]{1,250}@[^\s<>@]{1,250})>")
+_MESSAGE_ID = re.compile(r"<?([!-;=?A-~]{1,250}@[!-;=?A-~]{1,250})(?:>|$)")
+_WORD = re.compile(r"[A-Za-z0-9-]{1,100}")
+#: Bytes of the headers of the mail that is complained about.
+MAX_HEADERS = 256 * 1024
 _TOKEN = re.compile(r"[A-Za-z0-9]{1,64}")
 
 
@@ -32,7 +35,7 @@ class Source(Protocol):
     """How a report is read; see :class:`.MailSource`."""
 
     def header(self, name: str) -> str | None: ...
-    def part_of(self, types: frozenset[str]) -> bytes: ...
+    def part_of(self, types: frozenset[str], limit: int = ...) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,15 @@ def read_feedback(mail: Source) -> FeedbackReport | None:
     if not (mail.header("content-type") or "").lower().startswith("multipart/report"):
         return None
     fields = _fields(mail.part_of(_REPORT_TYPES))
-    kind = fields.get("feedback-type", "").strip().lower()
-    if not kind:
+    kind = _WORD.match(fields.get("feedback-type", "").strip())
+    if kind is None:
         return None
-    headers = _fields(mail.part_of(_RETURNED_TYPES))
-    message_id = _MESSAGE_ID.search(headers.get("message-id", ""))
+    headers = _fields(mail.part_of(_RETURNED_TYPES, MAX_HEADERS))
+    message_id = _MESSAGE_ID.match(headers.get("message-id", "").strip())
     token = _TOKEN.fullmatch(headers.get("x-postal-msgid", "").strip())
     named = fields.get("original-rcpt-to") or fields.get("removal-recipient") or ""
     return FeedbackReport(
-        kind[:100],
+        kind[0].lower(),
         message_id[1] if message_id else None,
         token[0] if token else None,
         as_line(named.strip(" <>")[:255]) or None,

@@ -115,10 +115,10 @@ class FieldsMail:
     def part_types(self) -> list[str]:
         return [attachment.content_type for attachment in self._attachments]
 
-    def part_of(self, types: frozenset[str]) -> bytes:
+    def part_of(self, types: frozenset[str], limit: int = 20_000) -> bytes:
         for attachment in self._attachments:
             if attachment.content_type in types:
-                return attachment.content[:20_000]
+                return attachment.content[:limit]
         return b""
 
     def _value(self, field: str) -> str | None:

@@ -214,9 +214,9 @@ class RawMail:
         # Attachments don't count: a person may forward a bounce.
         return [part.kind for part in self._parts if part.disposition != "attachment"]
 
-    def part_of(self, types: frozenset[str]) -> bytes:
+    def part_of(self, types: frozenset[str], limit: int = MAX_STATUS) -> bytes:
         part = next((p for p in self._parts if p.kind in types), None)
-        return part.content()[:MAX_STATUS] if part else b""
+        return part.content()[:limit] if part else b""
 
 
 def _attachment(part: Part) -> InboundAttachment:
