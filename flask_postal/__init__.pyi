@@ -55,6 +55,10 @@ from .webhooks.events import ServerEvent as ServerEvent
 from .webhooks.events import TrackingEvent as TrackingEvent
 from .webhooks.events import UnsubscribeEvent as UnsubscribeEvent
 from .webhooks.mail.attachment import InboundAttachment as InboundAttachment
+from .webhooks.mail.authentication import Authentication as Authentication
+from .webhooks.mail.authentication import (
+    AuthenticationVerdict as AuthenticationVerdict,
+)
 from .webhooks.mail.bounce_report import BounceRecipient as BounceRecipient
 from .webhooks.mail.bounce_report import BounceReport as BounceReport
 from .webhooks.mail.feedback import FeedbackReport as FeedbackReport

@@ -30,6 +30,7 @@ from .sending.message import Message
 from .sending.result import RecipientStatus
 from .signals import message_sent
 from .vocabulary import EventType, find_event
+from .webhooks.mail.authentication import resolving_with
 
 __all__ = ["WebhookClient", "outbox", "sandboxed"]
 
@@ -85,7 +86,7 @@ def sandboxed(
                 sandbox.deliver_to(app, postal.key)
             sandbox.catch_up = partial(_catch_up, app)
             sandbox.follow_up = partial(_follow_up, app)
-            with _Failures().watching(sandbox):
+            with _Failures().watching(sandbox), resolving_with(sandbox.dns):
                 yield sandbox
 
 

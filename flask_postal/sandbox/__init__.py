@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .clock import Clock, ManualClock
 from .compose import complaint_about, compose_mail, reply_to
+from .dns import SandboxDNS
 from .faults import Fault
 from .records import Attempt, Mail, WebhookRequest
 from .server import Sandbox
@@ -21,6 +22,7 @@ __all__ = [
     "Mail",
     "ManualClock",
     "Sandbox",
+    "SandboxDNS",
     "SigningKey",
     "WebhookRequest",
     "complaint_about",

@@ -27,11 +27,14 @@ FORMATS = {
 _QUOTED = re.compile(r"^(?:On .{1,200} wrote:|-{3,} ?Original Message)", re.M | re.S)
 
 
-def receive_headers(timestamp: float, *, spam: bool = False) -> bytes:
+def receive_headers(
+    timestamp: float, *, spam: bool = False, client: str = "127.0.0.1"
+) -> bytes:
     """Build the headers that Postal puts on top of incoming mail.
 
     :param timestamp: When it arrived, in seconds since 1970.
     :param spam: The result of the simulated spam check.
+    :param client: The IP address of the server that it came from.
     """
     date = format_datetime(datetime.fromtimestamp(timestamp, UTC))
     return (
@@ -39,7 +42,7 @@ def receive_headers(timestamp: float, *, spam: bool = False) -> bytes:
         "X-Postal-Spam-Threshold: 5.0\r\n"
         f"X-Postal-Spam-Score: {'7.5' if spam else '0'}\r\n"
         "X-Postal-Threat: no\r\n"
-        "Received: from mail.sandbox.localhost (127.0.0.1 [127.0.0.1]) by"
+        f"Received: from mail.sandbox.localhost ({client} [{client}]) by"
         f" sandbox.localhost with SMTP; {date}\r\n"
     ).encode()
 

@@ -44,18 +44,20 @@ class IncomingMail:
         format: str = "raw-json",
         strip_replies: bool = False,
         spam: bool = False,
+        client: str = "127.0.0.1",
     ) -> WebhookRequest:
         """Store an email from outside, and post it to the app now.
 
         :param recipient: The envelope recipient.
         :param sender: The envelope sender; ``None`` for ``<>``.
+        :param client: The IP address of the server that it came from.
         :raises ValueError: for an unknown format, or an email of over 25 MB.
         """
         if len(raw) > MAX_MAIL:
             raise ValueError(
                 f"the mail has {len(raw):,} bytes; at most {MAX_MAIL:,} are accepted"
             )
-        top = receive_headers(self._clock.now(), spam=spam)
+        top = receive_headers(self._clock.now(), spam=spam, client=client)
         mail = self._mailbox.add_incoming(top + raw, recipient=recipient, sender=sender)
         return self.post(mail, format, strip_replies=strip_replies)
 

@@ -20,6 +20,7 @@ from ..settings import SANDBOX_KEY
 from ..vocabulary import find_event, known_events
 from ..webhooks.replay import read_stored_request
 from .clock import Clock
+from .dns import SandboxDNS
 from .faults import Fault
 from .incoming import IncomingMail
 from .mailbox import Mailbox
@@ -72,6 +73,8 @@ class Simulation:
         self.catch_up: Callable[[], object] = bool
         #: Called once time has moved, so that the app can look up what has happened.
         self.follow_up: Callable[[], object] = bool
+        #: The DNS records that the authors of incoming mail have.
+        self.dns: SandboxDNS = SandboxDNS()
         self.store: Store = Store(database)
         #: The value for ``POSTAL_API_KEY``.
         self.api_key: str = self._kept(
@@ -307,6 +310,7 @@ class Simulation:
         format: str = "raw-json",
         strip_replies: bool = False,
         spam: bool = False,
+        client: str = "127.0.0.1",
     ) -> WebhookRequest:
         """Post inbound mail to the app now, as if it came from outside.
 
@@ -319,6 +323,7 @@ class Simulation:
         :param strip_replies: Whether the HTTP endpoint is set to separate quoted
             replies.
         :param spam: Whether Postal classifies the mail as spam.
+        :param client: The IP address of the server that it came from, for SPF.
         :returns: The request, with the app's response; ``.attempts[-1].verdict`` says
             what Postal does after it.
         :raises ValueError: for an unknown format, or an email of over 25 MB.
@@ -330,6 +335,7 @@ class Simulation:
             format=format,
             strip_replies=strip_replies,
             spam=spam,
+            client=client,
         )
 
     def replay(self, file: Path | str) -> WebhookRequest:

@@ -13,6 +13,7 @@ from ...address import Address
 from ...values import as_bool, as_dict, as_line, as_str
 from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
+from .authentication import UNKNOWN, Authentication, Resolver
 from .headers import read_date
 from .parameters import read_parameters
 
@@ -114,6 +115,15 @@ class FieldsMail:
 
     def part_types(self) -> list[str]:
         return [attachment.content_type for attachment in self._attachments]
+
+    def authenticate(
+        self,
+        author: Address | None,
+        sender: str | None,
+        resolver: Resolver | None,
+        timeout: float,
+    ) -> Authentication:
+        return UNKNOWN  # Postal doesn't send the signed bytes
 
     def part_of(self, types: frozenset[str], limit: int = 20_000) -> bytes:
         for attachment in self._attachments:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .charsets import guess
 
-__all__ = ["HeaderBlock", "read_date", "read_headers"]
+__all__ = ["HeaderBlock", "end_of_headers", "read_date", "read_headers"]
 
 #: Bytes of headers that are read, and number of headers. Usual mail has a few dozen kB
 #: at most, while 10 MB of short headers would become two million pairs of strings.
@@ -90,6 +90,20 @@ def read_headers(
     if at < block_end:
         problem = f"headers: over {MAX_FIELDS} or too long; the rest is not read"
     return HeaderBlock(items, content, problem)
+
+
+def end_of_headers(raw: bytes, count: int) -> int:
+    """Return the offset at which the first headers of a mail end.
+
+    :param count: How many, of which each must be a valid one.
+    """
+    at = 0
+    for _ in range(count):
+        found = _FIELD.match(raw, at)
+        if found is None:
+            break
+        at = found.end()
+    return at
 
 
 def _text(value: bytes) -> str:

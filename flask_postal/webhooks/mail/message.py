@@ -17,6 +17,7 @@ from ...address import Address, is_sendable
 from ...values import as_line
 from . import classify
 from .attachment import InboundAttachment
+from .authentication import UNKNOWN, Authentication, Resolver
 from .feedback import FeedbackReport, read_feedback
 from .replies import strip_reply
 
@@ -56,6 +57,13 @@ class MailSource(Protocol):
     def spam_score(self) -> float | None: ...
     def part_types(self) -> list[str]: ...
     def part_of(self, types: frozenset[str], limit: int = ...) -> bytes: ...
+    def authenticate(
+        self,
+        author: Address | None,
+        sender: str | None,
+        resolver: Resolver | None,
+        timeout: float,
+    ) -> Authentication: ...
 
 
 class InboundMessage:
@@ -273,6 +281,35 @@ class InboundMessage:
                 self.header, sender=address, recipient=self.envelope_recipient
             )
             for address in (self.from_email, *self.reply_to[:1])
+        )
+
+    @cached_property
+    def authentication(self) -> Authentication:
+        """Who answers for the mail: whether its From header can be trusted.
+
+        It needs ``Flask-Postal[authentication]``, and asks DNS when it is used for the
+        first time, for 2 s at most. In the Hash formats, or if DNS does not answer, the
+        verdict is ``unknown``. Headers in the mail that claim a result don't count.
+        """
+        return self.authenticate()
+
+    def authenticate(
+        self, resolver: Resolver | None = None, *, timeout: float = 2.0
+    ) -> Authentication:
+        """Find out who answers for the mail; see :attr:`authentication`.
+
+        :param resolver: Asks DNS in place of the system's name servers, as
+            ``resolver(name, record, timeout)``. It returns the records as text, such
+            as ``["10 mx.example.com"]`` for ``MX``, and raises :exc:`OSError` if they
+            can't be looked up now.
+        :param timeout: Seconds that all look-ups may take together.
+        """
+        return self._read(
+            "authentication",
+            lambda s: s.authenticate(
+                self.from_email, self.envelope_sender, resolver, timeout
+            ),
+            UNKNOWN,
         )
 
     def header(self, name: str) -> str | None:

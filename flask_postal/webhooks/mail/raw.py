@@ -10,6 +10,7 @@ from functools import cached_property
 from ...address import Address
 from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
+from .authentication import Authentication, Resolver, authenticate
 from .base64_mail import Base64Mail
 from .encoded_words import decode_words
 from .headers import HeaderBlock, read_date, read_headers
@@ -213,6 +214,23 @@ class RawMail:
     def part_types(self) -> list[str]:
         # Attachments don't count: a person may forward a bounce.
         return [part.kind for part in self._parts if part.disposition != "attachment"]
+
+    def authenticate(
+        self,
+        author: Address | None,
+        sender: str | None,
+        resolver: Resolver | None,
+        timeout: float,
+    ) -> Authentication:
+        return authenticate(
+            self._all(),
+            self._head,
+            author,
+            self.addresses("from"),
+            sender,
+            resolver=resolver,
+            timeout=timeout,
+        )
 
     def part_of(self, types: frozenset[str], limit: int = MAX_STATUS) -> bytes:
         part = next((p for p in self._parts if p.kind in types), None)
