@@ -61,7 +61,7 @@ def create_app(config: Mapping[str, Any] | None = None, **options: Any) -> Flask
     if not app.config["SECRET_KEY"]:
         app.config["SECRET_KEY"] = _secret_key(folder / "secret_key")
     app.config.setdefault(
-        "SQLALCHEMY_DATABASE_URI", f"sqlite:///{folder / 'desk.sqlite'}"
+        "SQLALCHEMY_DATABASE_URI", f"sqlite:///{folder / 'helpdesk.sqlite'}"
     )
     sender = f"Help desk <help@{app.config['MAIL_DOMAIN']}>"
     app.config.setdefault("POSTAL_DEFAULT_SENDER", sender)

@@ -15,6 +15,7 @@ import argparse
 import logging
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 from flask import Flask
@@ -23,6 +24,7 @@ from werkzeug.serving import make_server
 from flask_postal import ConfigurationError
 from flask_postal.sandbox import Sandbox
 from flask_postal.sandbox.webhook_client import hook_urls
+from flask_postal.testing import resolving_with
 
 from . import create_app
 
@@ -63,6 +65,7 @@ def main() -> None:
         )
     folder = arguments.data.resolve()
     config: dict[str, object] = {"DESK_OPEN": True}
+    names = ExitStack()  # of the domains that write to us
     if not given:
         sandbox = Sandbox(port=arguments.sandbox_port, folder=folder)
         try:
@@ -70,6 +73,7 @@ def main() -> None:
         except ConfigurationError as error:
             parser.error(f"{error} with --sandbox-port")
         config |= sandbox.settings()
+        names.enter_context(resolving_with(sandbox.dns))
     app = create_app(config, instance_path=str(folder))
     app.config["TRUSTED_HOSTS"] = trusted_hosts(app)
     app.debug = True  # otherwise, sending to a sandbox logs a warning
@@ -93,6 +97,7 @@ def main() -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        names.close()
         if sandbox:
             sandbox.stop()
 

@@ -81,6 +81,8 @@ class Entry(Model):
     is_ours: Mapped[bool] = mapped_column(default=False)
     #: Whether a program wrote it. Such mail never gets an automatic reply.
     is_automatic: Mapped[bool] = mapped_column(default=False)
+    #: Whether its author's domain answers for it: pass, fail, none or unknown.
+    verdict: Mapped[str | None] = mapped_column(String(10), default=None)
     text: Mapped[str] = mapped_column(LONG_TEXT, default="")
     #: Sanitised, so it can be shown.
     html: Mapped[str | None] = mapped_column(LONG_TEXT, default=None)

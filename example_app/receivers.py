@@ -86,6 +86,7 @@ def _make_entry(message: InboundMessage) -> Entry:
     entry = Entry(
         author=line(str(message.from_email or address or "unknown")),
         is_automatic=message.is_auto_reply,
+        verdict=message.authentication.verdict,
         text=text(message.stripped_text or message.text),
         html=html,
         message_id=line(message.message_id) or None,

@@ -32,7 +32,7 @@ from .signals import message_sent
 from .vocabulary import EventType, find_event
 from .webhooks.mail.authentication import resolving_with
 
-__all__ = ["WebhookClient", "outbox", "sandboxed"]
+__all__ = ["WebhookClient", "outbox", "resolving_with", "sandboxed"]
 
 
 @contextmanager

@@ -159,3 +159,17 @@ def test_spam_is_dropped(app: Flask, postal_webhook: WebhookClient) -> None:
     mail = compose_mail("Win", "now", to="help@example.com")
     assert postal_webhook.inbound(mail, spam=True).status_code == 429
     assert count(app) == (0, 0)
+
+
+def test_a_forged_author_is_shown_as_such(
+    app: Flask, client: FlaskClient, postal_sandbox: Sandbox
+) -> None:
+    dns = postal_sandbox.dns
+    dns.publish("_dmarc.bank.example", "v=DMARC1; p=reject")
+    raw = compose_mail("x", "Hi", to="help@example.com", sender="boss@bank.example")
+    receive_mail(postal_sandbox, raw)
+    receive_mail(postal_sandbox, dns.sign(raw, "bank.example", bits=1024))
+    assert "not from boss@bank.example" in client.get("/desk/ticket/1").text
+    page = client.get("/desk/ticket/2").text
+    assert "verified" in page
+    assert "not from" not in page

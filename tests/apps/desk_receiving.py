@@ -19,6 +19,8 @@ from flask import Flask
 from example_app import create_app, postal
 from example_app.models import db
 from flask_postal import VerifiedRequest
+from flask_postal.sandbox import SandboxDNS
+from flask_postal.testing import resolving_with
 
 from .dying import Crew, maybe_die, run_workers
 
@@ -79,4 +81,5 @@ if __name__ == "__main__":
         events=int(events),
         folder=folder,
     )
-    print(run_workers(crew))
+    with resolving_with(SandboxDNS()):
+        print(run_workers(crew))

@@ -20,6 +20,7 @@ from example_app.models import db
 from flask_postal import Message
 from flask_postal.sandbox import Clock, Sandbox, SigningKey
 from flask_postal.sandbox.webhook_client import hook_urls
+from flask_postal.testing import resolving_with
 
 from ..ledger.world import end_threads
 from ..processes import needed
@@ -64,7 +65,10 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def world(tmp_path: Path, signing_key: SigningKey) -> Iterator[World]:
-    with Sandbox(key=signing_key, clock=Clock(speed=5)) as sandbox:
+    with (
+        Sandbox(key=signing_key, clock=Clock(speed=5)) as sandbox,
+        resolving_with(sandbox.dns),
+    ):
         settings: dict[str, Any] = {**sandbox.settings(), "DESK_OPEN": True}
         app = create_app(settings, instance_path=str(tmp_path))
         app.debug = True
