@@ -120,6 +120,12 @@ class Message:
     rcpt_options: list[str] | None
     track_opens: bool | None
     track_clicks: bool | None
+    date: datetime | float | None
+    charset: str | None
+    send_at: datetime | float | None
+    template: str | None
+    unsubscribe: str | None
+    bounce: bool | None
     ignore_suppression: bool | None
 
     def __init__(
