@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,8 @@ from typing import Any
 from flask import current_app
 
 from .address import Address, AddressesLike, is_sendable, parse_address
-from .errors import ConfigurationError, MessageError
+from .errors import MessageError
+from .secret_keys import secret_keys
 from .sending.message import Message
 from .webhooks.mail.classify import is_from_list
 from .webhooks.mail.message import InboundMessage
@@ -191,18 +191,8 @@ def read_reply_address(recipient: str | None, address: str) -> str | None:
 
 def _signatures(name: str, key: str) -> Sequence[str]:
     """Return the signature of a key, and those with earlier secrets."""
-    config = current_app.config
-    secrets = [config.get("SECRET_KEY"), *(config.get("SECRET_KEY_FALLBACKS") or ())]
-    if not secrets[0]:
-        raise ConfigurationError(
-            "addresses for replies need the app's SECRET_KEY, with which they are"
-            " signed",
-            key="SECRET_KEY",
-        )
     text = f"flask-postal reply {name}+{key}".encode()
-    return [
-        hmac.new(
-            secret.encode() if isinstance(secret, str) else secret, text, hashlib.sha256
-        ).hexdigest()[:SIGNATURE]
-        for secret in secrets
-    ]
+    secrets = secret_keys(
+        current_app.config, "addresses for replies are signed with it"
+    )
+    return [hmac.digest(s, text, "sha256").hex()[:SIGNATURE] for s in secrets]

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from flask import Flask
@@ -18,6 +18,7 @@ from flask import Flask
 from ..errors import ConfigurationError, TransportError
 from ..sending.message import Message
 from ..sending.pipeline import SendPipeline
+from ..sending.transport import Transport
 from ..signals import message_sent, send_failed
 from ..vocabulary import EventType
 from ..webhooks.dispatch import Dispatched, Event
@@ -44,6 +45,8 @@ from .suppression import Suppressions
 from .turn import Turn
 
 __all__ = ["AppLedger"]
+
+T = TypeVar("T")
 
 #: Messages that a worker claims at a time. More would save little, and would wait for
 #: it while other workers have nothing to do.
@@ -222,12 +225,10 @@ class AppLedger:
         :param stopping: Asked before each call whether to go on another time.
         :param yielding: Asked, after some calls, whether there is something else to do.
         """
-        settled = 0
-        for server, scan in self._scans.items():
-            pipeline = self._pipelines[server]()
-            if not stopping() and not pipeline.is_suppressed(self.app):
-                settled += scan.run(pipeline.transport, stopping, yielding)
-        return settled
+        return sum(
+            scan.run(transport, stopping, yielding)
+            for scan, transport in self._asking(self._scans, stopping)
+        )
 
     def poll(self, stopping: Callable[[], bool] = bool) -> int:
         """Ask Postal for events that never came; return how many were missed.
@@ -236,24 +237,29 @@ class AppLedger:
 
         :param stopping: Asked before each mail whether to go on another time.
         """
-        missed = 0
-        for server, poll in self._polls.items():
-            pipeline = self._pipelines[server]()
-            if not stopping() and not pipeline.is_suppressed(self.app):
-                missed += poll.run(pipeline.transport, stopping)
-        return missed
+        return sum(
+            poll.run(transport, stopping)
+            for poll, transport in self._asking(self._polls, stopping)
+        )
 
     def read_bounces(self, stopping: Callable[[], bool] = bool) -> int:
         """Fetch bounce mails that are due, and return how many were read.
 
         :param stopping: Asked before each call whether to go on another time.
         """
-        done = 0
-        for server, bounces in self._bounces.items():
+        return sum(
+            bounces.run(transport, stopping)
+            for bounces, transport in self._asking(self._bounces, stopping)
+        )
+
+    def _asking(
+        self, jobs: Mapping[str, T], stopping: Callable[[], bool]
+    ) -> Iterator[tuple[T, Transport]]:
+        """Iterate over the jobs of the Postals that may be asked now."""
+        for server, job in jobs.items():
             pipeline = self._pipelines[server]()
             if not stopping() and not pipeline.is_suppressed(self.app):
-                done += bounces.run(pipeline.transport, stopping)
-        return done
+                yield job, pipeline.transport
 
     def reconcile(self, since: datetime) -> tuple[int, int]:
         """Ask Postal now for the events of all messages since a time.

@@ -15,6 +15,7 @@ from flask import Flask
 
 from ..errors import ConfigurationError
 from ..settings import is_loopback
+from ..webhooks.endpoints import find_endpoint
 
 __all__ = [
     "Target",
@@ -174,14 +175,7 @@ def hook_urls(app: Flask, postal_key: str, base_url: str) -> tuple[str, str]:
     adapter = app.url_map.bind("localhost")
     paths = []
     for hook in ("tracking", "inbound"):
-        endpoint = next(
-            (
-                name
-                for name in app.view_functions
-                if f".{name}".endswith(f".{postal_key}.{hook}")
-            ),
-            None,
-        )
+        endpoint = find_endpoint(app, postal_key, hook)
         if endpoint is None:
             raise ConfigurationError(
                 "this app has no webhooks; call"

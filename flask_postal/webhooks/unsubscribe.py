@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 from flask import Flask, has_request_context, request
 
 from ..errors import ConfigurationError, PayloadError
+from ..secret_keys import secret_keys
 from ..settings import Settings, is_loopback
 from ..values import as_str, read_json_object, utc_time
+from .endpoints import find_endpoint
 from .events import UnsubscribeEvent
 from .verify import VerifiedRequest
 
@@ -60,14 +62,7 @@ def unsubscribe_url(
             f" with https only; {cure}",
             key=key,
         )
-    endpoint = next(
-        (
-            name
-            for name in app.view_functions
-            if f".{name}".endswith(f".{postal_key}.unsubscribe")
-        ),
-        None,
-    )
+    endpoint = find_endpoint(app, postal_key, "unsubscribe")
     if endpoint is None:
         raise ConfigurationError(
             "unsubscribe= needs the page to unsubscribe; call"
@@ -105,20 +100,10 @@ def _ciphers(app: Flask, postal_key: str) -> list[Any]:
     """Return what encrypts tokens, and what decrypts those of earlier secrets."""
     from cryptography.fernet import Fernet
 
-    secrets = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or ())]
-    if not secrets[0]:
-        raise ConfigurationError(
-            "unsubscribe= needs the app's SECRET_KEY, because its links are encrypted"
-            " with it",
-            key="SECRET_KEY",
-        )
     purpose = f"flask-postal unsubscribe {postal_key}".encode()
-    ciphers = []
-    for secret in secrets:
-        key = secret.encode() if isinstance(secret, str) else bytes(secret or b"")
-        derived = hmac.digest(key, purpose, "sha256")
-        ciphers.append(Fernet(base64.urlsafe_b64encode(derived)))
-    return ciphers
+    secrets = secret_keys(app.config, "the links of unsubscribe= are encrypted with it")
+    derived = [hmac.digest(secret, purpose, "sha256") for secret in secrets]
+    return [Fernet(base64.urlsafe_b64encode(key)) for key in derived]
 
 
 def unsubscribed_request(recipient: str, mailing_list: str) -> VerifiedRequest:
