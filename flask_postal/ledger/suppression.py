@@ -256,8 +256,18 @@ class Suppressions:
             )
 
     def _has_failed_for_long(self, connection: sa.Connection, envelope: str) -> bool:
-        """Tell whether the last mails to an address have failed, for days."""
-        recipients = self._recipients
+        """Tell whether the last mails to an address have failed, for days.
+
+        After a pause that has ended, those before it count no more.
+        """
+        recipients, table = self._recipients, self.table
+        ended = connection.scalar(
+            sa.select(table.c.until).where(
+                table.c.address == suppression_key(envelope),
+                table.c.list == "",
+                table.c.reason == str(SuppressionReason.FAILURES),
+            )
+        )
         rows = connection.execute(
             sa.select(recipients.c.status, recipients.c.status_at)
             .where(recipients.c.envelope.in_({envelope, envelope.lower()}))
@@ -267,7 +277,7 @@ class Suppressions:
         )
         failed_at: list[datetime] = []
         for row in rows:
-            if row.status in _ARRIVED:
+            if row.status in _ARRIVED or (ended and row.status_at <= ended):
                 break
             failed_at.append(row.status_at)
             if len(failed_at) >= FAILURES and (

@@ -219,6 +219,20 @@ def test_one_that_arrives_begins_the_count_anew(
     assert shop.reasons() == []
 
 
+def test_after_a_pause_the_count_begins_anew(shop: Shop, sandbox: Sandbox) -> None:
+    for age in (40, 39, 38, 37, 36, 0.5):
+        fail(shop, "full@example.com", age)
+    table = shop.ledger.models.table("suppression")
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    shop.suppress("full@example.com", "failures", until=until)
+    with shop.db.engine.begin() as connection:
+        ended = now() - timedelta(days=1)
+        connection.execute(sa.update(table).values(until=ended))
+    shop.session.rollback()
+    fail_now(shop, sandbox, "full@example.com")
+    assert not shop.postal.is_suppressed("full@example.com")
+
+
 def test_attempts_are_not_mails(shop: Shop, sandbox: Sandbox) -> None:
     record = enqueue(shop, recipients="full@example.com")
     shop.ledger.drain()
