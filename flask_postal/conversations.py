@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flask import current_app
+from flask import current_app, has_app_context
 
 from .address import Address, AddressesLike, is_sendable, parse_address
 from .errors import MessageError
@@ -45,7 +45,7 @@ def reply(
     *,
     to: AddressesLike | None = None,
     subject: str | None = None,
-    references: Iterable[str] | None = None,
+    references: Iterable[str] | str | None = None,
     automatic: bool = False,
     **fields: Any,
 ) -> Message:
@@ -72,20 +72,24 @@ def reply(
     """
     if message is not None:
         _check(message, automatic=automatic)
-        to = _authors(message, automatic=automatic) if to is None else to
+        if to is None:
+            to = _authors(message, fields.get("sender"), automatic=automatic)
         subject = message.subject if subject is None else subject
-        references = _thread(message) if references is None else references
     if not to:
         raise MessageError("there is no address to reply to", field="message")
-    headers = _headers(references or (), automatic=automatic)
-    headers |= fields.pop("extra_headers", None) or {}
-    return Message(_subject(subject), to, body, extra_headers=headers, **fields)
+    own = _dict(fields.pop("extra_headers", None))
+    given = {str(name).lower() for name in own}
+    headers = _headers(references, automatic=automatic, of=message)
+    headers = {name: v for name, v in headers.items() if name.lower() not in given}
+    return Message(
+        _subject(subject), to, body, extra_headers={**headers, **own}, **fields
+    )
 
 
 def _check(message: InboundMessage, *, automatic: bool) -> None:
     why = None
-    if message.envelope_sender is None:
-        why = "it has no envelope sender, as a bounce"
+    if message.envelope_sender is None or message.is_bounce:
+        why = "it is a bounce, or has no envelope sender as bounces have none"
     elif is_from_list(message.header):
         why = "it came from a mailing list"
     elif automatic and not message.may_be_answered:
@@ -94,44 +98,80 @@ def _check(message: InboundMessage, *, automatic: bool) -> None:
         raise MessageError(f"the mail must not be answered: {why}", field="message")
 
 
-def _authors(message: InboundMessage, *, automatic: bool) -> list[Address]:
+def _authors(message: InboundMessage, sender: Any, *, automatic: bool) -> list[Address]:
     """Return who gets the answer: nobody but people, and not ourselves."""
     authors = message.reply_to
     if not authors and message.from_email is not None:
         authors = [message.from_email]
+    ours = {_mailbox(address) for address in (message.envelope_recipient, sender)}
+    if has_app_context():
+        for key, value in current_app.config.items():
+            if key.startswith(("POSTAL_", "MAIL_")) and key.endswith("DEFAULT_SENDER"):
+                ours.add(_mailbox(value))
     found = [
         author
         for author in authors
-        if is_sendable(author.addr_spec)
-        and author.addr_spec.lower() != (message.envelope_recipient or "").lower()
+        if is_sendable(author.addr_spec) and _mailbox(author) not in ours
     ]
     return found[:1] if automatic else found
 
 
-def _thread(message: InboundMessage) -> list[str]:
-    before = message.references or [message.in_reply_to or ""]
-    return [*before, message.message_id or ""]
+def _mailbox(address: Any) -> str | None:
+    """Return what is the same for all addresses of one mailbox: without a "+" part."""
+    try:
+        parsed, _ = parse_address(address, "address")
+    except MessageError:
+        return None
+    local, _, domain = parsed.addr_spec.lower().rpartition("@")
+    return f"{local.partition('+')[0]}@{domain}"
 
 
-def _headers(references: Iterable[str], *, automatic: bool) -> dict[str, str]:
+def _dict(headers: Any) -> dict[str, Any]:
+    return Message(extra_headers=headers).extra_headers
+
+
+def _headers(
+    references: Iterable[str] | str | None,
+    *,
+    automatic: bool,
+    of: InboundMessage | None,
+) -> dict[str, str]:
     headers = {}
     if automatic:
         headers["Auto-Submitted"] = "auto-replied"
         headers["X-Auto-Response-Suppress"] = "All"  # for Exchange
-    known = [i.strip("<> ") for i in references]
-    known = [i for i in dict.fromkeys(known) if _MESSAGE_ID.fullmatch(i)]
-    if known:
-        kept = [*known[:1], *known[1:][1 - MAX_REFERENCES :]]
-        headers["In-Reply-To"] = f"<{kept[-1]}>"
+    answered: str | None = None
+    if references is not None:
+        given = references.split() if isinstance(references, str) else references
+        thread = _message_ids(given)
+        answered = thread[-1] if thread else None
+    elif of is not None:
+        before: list[Any] = list(of.references) or [of.in_reply_to]
+        thread = _message_ids([*before, of.message_id])
+        answered = next(iter(_message_ids([of.message_id])), None)
+    else:
+        thread = []
+    if thread:
+        kept = [*thread[:1], *thread[1:][1 - MAX_REFERENCES :]]
         headers["References"] = " ".join(f"<{i}>" for i in kept)
+    if answered is not None:
+        headers["In-Reply-To"] = f"<{answered}>"
     return headers
 
 
+def _message_ids(values: Iterable[Any]) -> list[str]:
+    """Return the Message-IDs among some values, each where it comes last."""
+    known = [v.strip("<> ") for v in values if isinstance(v, str)]
+    last = dict.fromkeys(i for i in reversed(known) if _MESSAGE_ID.fullmatch(i))
+    return list(last)[::-1]
+
+
 def _subject(subject: str | None) -> str:
-    rest = " ".join((subject or "").split())
-    while found := _RE.match(rest):
-        rest = rest[found.end() :].lstrip()
-    return f"Re: {rest}".rstrip()
+    text = " ".join((subject or "").split())
+    start = 0
+    while found := _RE.match(text, start):
+        start = found.end()
+    return f"Re: {text[start:].lstrip()}".rstrip()
 
 
 # ---- addresses
@@ -162,6 +202,8 @@ def reply_address(key: object, address: str) -> str:
     local = f"{name}+{text}.{_signatures(name, text)[0]}"
     if len(local) > MAX_LOCAL:
         raise ValueError(f"the key {text!r} makes the address too long; use a shorter")
+    if not is_sendable(f"{local}@{parsed.domain}"):
+        raise ValueError(f"a key can't be added to the address {address!r}")
     return f"{local}@{parsed.domain}"
 
 
@@ -179,7 +221,7 @@ def read_reply_address(recipient: str | None, address: str) -> str | None:
     local = (recipient or "").strip("<> ").rpartition("@")[0].lower()
     if not local.startswith(f"{name}+"):
         return None
-    found = _REPLY.fullmatch(local[:MAX_LOCAL])
+    found = _REPLY.fullmatch(local) if len(local) <= MAX_LOCAL else None
     if found is None or found[1] != name or not _KEY.fullmatch(found[2]):
         raise ValueError("the address has no signature")
     key, signature = found[2], found[3]

@@ -21,4 +21,10 @@ def secret_keys(config: Mapping[str, Any], why: str) -> list[bytes]:
         raise ConfigurationError(
             f"the app's SECRET_KEY is not set; {why}", key="SECRET_KEY"
         )
-    return [s.encode() if isinstance(s, str) else bytes(s) for s in secrets if s]
+    return [
+        bytes(secret)
+        if isinstance(secret, (bytes, bytearray))
+        else str(secret).encode()
+        for secret in secrets
+        if secret
+    ]

@@ -300,7 +300,7 @@ def test_a_signature_that_leaves_from_out_proves_nothing(dns: SandboxDNS) -> Non
         head, head.replace(b"h=from : subject", b"h=subject").replace(b"from", b"x-a")
     )
     assert judged(without, dns).dkim[0].reason in (
-        "it does not cover From",
+        "it does not cover from",
         "it is not that of its domain",
     )
     assert verdict(without, dns) == "fail"
@@ -375,6 +375,161 @@ def test_a_mail_without_any_signature_or_policy_is_none(dns: SandboxDNS) -> None
     found = judged(compose("x@other.example"), dns)
     assert (found.verdict, found.policy, found.domain) == ("none", None, None)
     assert found.reason
+
+
+# ---- readers that differ
+
+
+def mbox_lines(count: int) -> bytes:
+    return b"From x\r\n" * count
+
+
+BOSS = b"From : Boss <boss@bank.example>\r\n"
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        BOSS + b"From " + b"x" * 1100 + b"\r\n",
+        BOSS + mbox_lines(200),
+        BOSS + (b"X: " + b"y" * 900 + b"\r\n") * 1200,
+        BOSS + b"X:\r\n" * 10_001,
+        b"From x\r\n",
+        b"From x\r\n y\r\n",
+        b">From x\r\n",
+        b"no header\r\n",
+        b"\xff: x\r\n",
+        b"X:" + b" " * 200 + b"\r\n",
+        b"X: a\r\n" + b" b\r\n" * 5000,
+    ],
+    ids=range(11),
+)
+def test_a_mail_that_two_readers_read_differently_does_not_pass(
+    dns: SandboxDNS, added: bytes
+) -> None:
+    mail = received(added + signed())
+    assert mail.authenticate(dns).verdict == "fail"
+    assert "authentication" not in str(mail.defects)
+
+
+def test_text_before_the_signed_one_does_not_pass(dns: SandboxDNS) -> None:
+    head, body = signed().split(b"\r\n\r\n", 1)
+    lines = b"From Monday on our account is 666.\r\n" * 30
+    assert verdict(head + b"\r\n" + lines + b"\r\n" + body, dns) == "fail"
+
+
+def test_a_folded_header_that_is_cut_does_not_pass(dns: SandboxDNS) -> None:
+    raw = compose().replace(b"Subject: Bill", b"Subject: Do not\r\n pay this bill")
+    raw = signed(raw)
+    assert verdict(raw, dns) == "pass"
+    cut = raw.replace(b"Do not\r\n", b"Do not\r\nFrom x\r\n")
+    assert verdict(cut, dns) == "fail"
+
+
+@pytest.mark.parametrize("header", [b"Reply-To: x@evil.example", b"Subject: Bribe"])
+def test_what_is_answered_or_shown_must_be_signed(
+    dns: SandboxDNS, header: bytes
+) -> None:
+    raw = compose().replace(b"Subject: Bill\r\n", b"")
+    raw = signed(raw, include_headers=[b"from", b"date", b"to"])
+    assert verdict(raw, dns) == "pass"
+    assert verdict(header + b"\r\n" + raw, dns) == "fail"
+
+
+@pytest.mark.parametrize(
+    "received_line",
+    [
+        "from bank.example (bank.example [192.0.2.1]) by x (evil [198.51.100.7]) by p",
+        "from evil (a [192.0.2.1]) by x (b [198.51.100.7]) by p",
+        "from [192.0.2.1]) by x (evil [198.51.100.7]) by p",
+        "from evil (evil [198.51.100.7]) by p\r\n ([192.0.2.1]) by p",
+        "by p",
+    ],
+)
+def test_the_client_does_not_write_its_own_address(
+    dns: SandboxDNS, received_line: str
+) -> None:
+    dns.publish("bank.example", "v=spf1 ip4:192.0.2.1 -all")
+    line = f"Received: {received_line} with SMTP; Sat, 28 Nov 2026 09:00:00 -0000\r\n"
+    raw = b"X-Postal-Spam: no\r\n" + line.encode() + compose()
+    mail = InboundMessage(
+        RawMail(Base64Mail(raw=raw)), envelope_sender="b@bank.example"
+    )
+    assert mail.authenticate(dns).verdict == "fail"
+
+
+def test_a_mail_that_begins_with_a_space_changes_nothing_of_postals(
+    dns: SandboxDNS,
+) -> None:
+    dns.publish("bank.example", "v=spf1 ip4:192.0.2.1 -all")
+    raw = b" (x [192.0.2.1]) by p with SMTP; Sat, 28 Nov 2026 09:00:00 -0000\r\n"
+    found = judged(raw + compose(), dns, client="198.51.100.7", sender="b@bank.example")
+    assert found.verdict == "fail"
+    assert found.spf is not None
+    assert found.spf.address == "198.51.100.7"
+
+
+def test_international_domains_are_those_that_messages_are_sent_to(
+    dns: SandboxDNS,
+) -> None:
+    raw = compose().replace(b"ana@bank.example", "ana@straße.example".encode())
+    wrong, right = signed(raw, "strasse.example"), signed(raw, "xn--strae-oqa.example")
+    for name in ("strasse.example", "xn--strae-oqa.example"):
+        key = f"sandbox._domainkey.{name}", "TXT"
+        dns._records[key] = DNS._records[key]
+    assert verdict(wrong, dns) == "none"
+    assert judged(right, dns).domain == "xn--strae-oqa.example"
+
+
+def test_a_mail_that_is_read_late_has_not_expired(dns: SandboxDNS) -> None:
+    import dkim
+
+    at = time.time() - 24 * 3600
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dkim.time, "time", lambda: at)
+        raw = with_tags(compose(), b"x=%d" % (at + 4 * 3600))
+    source = RawMail(Base64Mail(raw=receive_headers(at) + raw))
+    assert InboundMessage(source).authenticate(dns).verdict == "pass"
+    assert verdict(raw, dns) == "fail"  # received now
+
+
+def test_other_records_at_the_name_of_a_key_are_left_alone(dns: SandboxDNS) -> None:
+    key = dns._records["sandbox._domainkey.bank.example", "TXT"][0]
+    others = ["v=spf1 -all", "some text", key]
+    dns._records["sandbox._domainkey.bank.example", "TXT"] = others
+    assert verdict(signed(), dns) == "pass"
+
+
+def test_one_author_twice_is_one(dns: SandboxDNS) -> None:
+    raw = compose().replace(
+        b"Ana <ana@bank.example>", b"<ana@bank.example>, <ana@bank.example>"
+    )
+    assert verdict(signed(raw), dns) == "pass"
+
+
+SPACES = " " * 200_000 + "x"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"X: a" + b"\r\n a" * 400_000,
+        signed(compose(text=SPACES[-50_000:]), canonicalize=(b"relaxed", b"relaxed")),
+        signed(compose(text="y")).replace(b"s=sandbox", b"c=relaxed/relaxed; l=5; s=x")
+        + SPACES.encode(),
+        signed().replace(b"h=", b"h=" + b" " * 50_000),
+        signed().replace(b"b=", b"b=A" + b" " * 50_000 + b"!"),
+        signed() + b"\r\n" * 2_000_000,
+        b"a:\r\n" * 1_000_000 + signed(),
+    ],
+    ids=range(7),
+)
+def test_no_mail_takes_long(dns: SandboxDNS, raw: bytes) -> None:
+    mail = received(raw, sender="b@bank.example")
+    assert mail.from_email is None or mail.text is not None
+    began = time.process_time()
+    assert mail.authenticate(dns).verdict
+    assert time.process_time() - began < 1
 
 
 # ---- DNS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from flask_postal import (
 )
 from flask_postal.sandbox import Sandbox, SigningKey, compose_mail
 from flask_postal.testing import sandboxed
+from flask_postal.webhooks.inbound import parse_inbound
 from flask_postal.webhooks.mail.base64_mail import Base64Mail
 from flask_postal.webhooks.mail.raw import RawMail
 
@@ -125,7 +127,10 @@ def test_an_automatic_answer_says_so() -> None:
     [
         ("", None),
         ("List-Id: <list.example>", "ana@example.net"),
-        ("List-Unsubscribe: <mailto:x@y.example>", "ana@example.net"),
+        ("Precedence: list", "ana@example.net"),
+        ("Content-Type: multipart/report; report-type=delivery-status", "m@x.example"),
+        ("From: help+x@example.com", "ana@example.net"),
+        ("Reply-To: desk@example.com", "ana@example.net"),
         ("From: MAILER-DAEMON", "ana@example.net"),
         ("From: help@example.com", "ana@example.net"),
         ("Reply-To: HELP@example.com", "ana@example.net"),
@@ -134,13 +139,22 @@ def test_an_automatic_answer_says_so() -> None:
 def test_lists_bounces_and_ourselves_get_no_answer(
     head: str, sender: str | None, automatic: bool
 ) -> None:
-    with pytest.raises(MessageError):
+    app = Flask("desk")
+    app.config["POSTAL_DEFAULT_SENDER"] = ("Desk", "desk@example.com")
+    with app.app_context(), pytest.raises(MessageError):
         reply(mail(head, sender=sender), automatic=automatic)
 
 
 @pytest.mark.parametrize(
     "head",
-    ["Auto-Submitted: auto-replied", "Precedence: bulk", "From: noreply@x.example"],
+    [
+        *(
+            "Auto-Submitted: auto-replied",
+            "Precedence: bulk",
+            "From: noreply@x.example",
+        ),
+        "List-Unsubscribe: <mailto:x@y.example>",
+    ],
 )
 def test_programs_get_no_automatic_answer_and_people_may_write_to_them(
     head: str,
@@ -178,8 +192,12 @@ def test_an_answer_can_be_made_from_what_was_stored() -> None:
         subject="Printer",
         references=["1@x", "2@x", "1@x"],
     )
-    assert answer.extra_headers["In-Reply-To"] == "<2@x>"
-    assert answer.extra_headers["References"] == "<1@x> <2@x>"
+    assert answer.extra_headers["In-Reply-To"] == "<1@x>"
+    assert answer.extra_headers["References"] == "<2@x> <1@x>"
+    one: Any = ["1@x", None, 7]
+    for references in ("<1@x>", one):
+        headers = reply(None, to="a@b.example", references=references).extra_headers
+        assert headers["In-Reply-To"] == "<1@x>"
     with pytest.raises(MessageError, match="no address"):
         reply(None, "Hi")
 
@@ -214,6 +232,34 @@ def _answer_back(sandbox: Sandbox, answer: Any) -> None:
 
     raw, to = reply_to(answer, "Yes!")
     assert sandbox.receive(raw, to=to.upper()).state == "taken"
+
+
+def test_the_answered_mail_is_the_last_one() -> None:
+    twice = mail("Message-ID: <2@x>\r\nReferences: <2@x> <1@x>")
+    headers = reply(twice).extra_headers
+    assert headers["In-Reply-To"] == "<2@x>"
+    assert headers["References"] == "<1@x> <2@x>"
+    without = mail("References: <0@x> <1@x>")
+    assert reply(without).extra_headers == {"References": "<0@x> <1@x>"}
+
+
+def test_own_headers_win_in_any_case() -> None:
+    own = {"auto-submitted": "auto-generated", "IN-REPLY-TO": "<x@y>"}
+    headers = reply(mail("Message-ID: <1@x>"), automatic=True, extra_headers=own)
+    names = [name.lower() for name in headers.extra_headers]
+    assert len(names) == len(set(names))
+    assert headers.extra_headers["IN-REPLY-TO"] == "<x@y>"
+
+
+def test_a_hash_mail_that_is_marked_as_a_bounce_gets_no_answer() -> None:
+    body = {
+        "id": 1, "rcpt_to": "help@example.com", "mail_from": "m@x.example",
+        "token": "t", "bounce": True, "from": "mailer-daemon@x.example",
+        "subject": "Undelivered", "plain_body": "x",
+    }
+    message = parse_inbound(json.dumps(body).encode()).message
+    with pytest.raises(MessageError, match="bounce"):
+        reply(message)
 
 
 # ---- addresses
@@ -272,6 +318,7 @@ def test_a_guessed_address_is_refused(context: Flask) -> None:
     for local in (
         *(f"ticket+8.{signature}", f"ticket+7.{'0' * 16}", "ticket+7", "ticket+"),
         *(f"ticket+7.{signature[:-1]}", f"ticket+7.{signature}0", "ticket+7."),
+        f"ticket+7.{signature}{'0' * 48}",
         *(f"ticket+x+7.{signature}", f"ticket+7.{'a' * 500}", f"ticket+.{signature}"),
     ):
         with pytest.raises(ValueError, match="signature"):
@@ -292,3 +339,8 @@ def test_addresses_live_as_long_as_their_secret_is_kept(context: Flask) -> None:
     context.config["SECRET_KEY"] = None
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
         reply_address(7, BASE)
+
+
+def test_an_address_that_takes_no_key_is_refused(context: Flask) -> None:
+    with pytest.raises(ValueError, match="can't be added"):
+        reply_address(7, '"a b"@example.com')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import pickle
 import re
@@ -11,11 +12,19 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from flask import Flask
+from cryptography.fernet import Fernet
+from flask import Blueprint, Flask
 from flask.testing import FlaskClient
 from flask_wtf.csrf import CSRFProtect
 
-from flask_postal import ConfigurationError, Message, MessageError, Postal, unsubscribed
+from flask_postal import (
+    ConfigurationError,
+    Message,
+    MessageError,
+    Postal,
+    message_sending,
+    unsubscribed,
+)
 from flask_postal.sandbox import Sandbox, SigningKey
 from flask_postal.testing import sandboxed
 
@@ -297,3 +306,96 @@ def test_an_app_can_have_a_page_of_its_own(shop: App, tmp_path: Any) -> None:
     (tmp_path / "postal" / "unsubscribe.html").write_text("{{ state }}: {{ list }}")
     shop.app.jinja_loader.searchpath.append(str(tmp_path))  # type: ignore[union-attr]
     assert shop.client().get(shop.link()).text == "ask: news"
+
+
+# ---- where the page is
+
+
+def test_an_empty_earlier_secret_is_none() -> None:
+    shop = App(SECRET_KEY_FALLBACKS=[None, ""])
+    key = hmac.digest(b"", b"flask-postal unsubscribe postal", "sha256")
+    forged = Fernet(base64.urlsafe_b64encode(key)).encrypt(b'["news", "a@b.example"]')
+    answer = shop.client().post(f"/postal/unsubscribe/{forged.decode().rstrip('=')}")
+    assert (answer.status_code, shop.events) == (404, [])
+
+
+def test_a_secret_that_is_a_number_is_its_digits() -> None:
+    link = App(SECRET_KEY=12345).link()
+    assert App(SECRET_KEY="12345").client().post(link).status_code == 200
+    assert App(SECRET_KEY=b"\0" * 12345).client().post(link).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("options", "registered", "path"),
+    [
+        ({}, {"url_prefix": "/mail"}, "/mail/unsubscribe/"),
+        ({}, {"name": "hooks"}, "/postal/unsubscribe/"),
+        ({"subdomain_matching": True}, {"subdomain": "m"}, "/postal/unsubscribe/"),
+        ({"host_matching": True, "static_host": "a"}, {}, "/postal/unsubscribe/"),
+    ],
+)
+def test_the_link_leads_to_the_page_wherever_it_is(
+    options: dict[str, Any], registered: dict[str, Any], path: str
+) -> None:
+    app = Flask("elsewhere", **options)
+    app.config.update(
+        SECRET_KEY="secret",
+        SERVER_NAME="shop.example",
+        POSTAL_EXTERNAL_URL="https://shop.example",
+    )
+    postal = Postal(app)
+    app.register_blueprint(postal.blueprint, **registered)
+    with app.app_context():
+        link = postal.unsubscribe_url("ana@example.com", "news")
+    assert link.startswith(f"https://shop.example{path}")
+
+
+def test_a_page_of_the_app_with_the_same_name_is_not_ours() -> None:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="x", POSTAL_EXTERNAL_URL="https://shop.example")
+    outer, inner = Blueprint("shop", "x"), Blueprint("postal", "x")
+    inner.add_url_rule("/mine/<token>", "unsubscribe", lambda token: token)
+    outer.register_blueprint(inner)
+    app.register_blueprint(outer)
+    postal = Postal(app)
+    app.register_blueprint(postal.blueprint)
+    with app.app_context():
+        link = postal.unsubscribe_url("ana@example.com", "news")
+    assert link.startswith("https://shop.example/postal/unsubscribe/")
+
+
+def test_a_prefix_with_a_variable_is_refused_with_a_cure() -> None:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="x", POSTAL_EXTERNAL_URL="https://shop.example")
+    postal = Postal(app)
+    app.register_blueprint(postal.blueprint, url_prefix="/<lang>/postal")
+    with app.app_context(), pytest.raises(ConfigurationError, match="url_prefix"):
+        postal.unsubscribe_url("ana@example.com", "news")
+
+
+@pytest.mark.parametrize(
+    "letter", ["x", "\xfc", "\u65b0", "\U0001f600"], ids=["ascii", "ue", "cjk", "emoji"]
+)
+def test_the_longest_link_is_valid(shop: App, letter: str) -> None:
+    address = f"{'a' * 64}@{'.'.join(['b' * 60] * 3)}.example"
+    link = shop.link(address, letter * 100)
+    assert shop.client().post(link).status_code == 200
+    assert (shop.events[0].recipient, shop.events[0].list) == (address, letter * 100)
+
+
+def test_a_template_that_a_receiver_has_set_has_the_link(
+    shop: App, tmp_path: Any
+) -> None:
+    (tmp_path / "news.txt").write_text("Leave: {{ unsubscribe_url }}")
+    shop.app.jinja_loader.searchpath.append(str(tmp_path))  # type: ignore[union-attr]
+
+    def receiver(app: Flask, message: Message, **extra: Any) -> None:
+        message.body, message.template = None, "news"
+
+    with (
+        message_sending.connected_to(receiver, sender=shop.app),
+        shop.app.app_context(),
+        sandboxed(shop.app, key=KEY) as sandbox,
+    ):
+        shop.postal.send(message())
+        assert "https://shop.example/postal" in (sandbox.messages[0].content.text or "")

@@ -176,6 +176,7 @@ class SendPipeline:
         # have set is rendered.
         message = message.copy()
         if message.template is not None:
+            self._add_link(message)
             render_templates(message, app)
         return message
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
+from flask.blueprints import BlueprintSetupState
 from flask.signals import request_started
 
+from .endpoints import note_blueprint
 from .response_guard import ResponseGuard
 
 if TYPE_CHECKING:
@@ -77,14 +79,15 @@ def create_blueprint(
                 strict_slashes=True,
                 provide_automatic_options=False,
             )
-    blueprint.record(
-        lambda state: _guard(
-            state.app,
-            f"{state.name_prefix}.{state.name}".lstrip("."),  # nested blueprints
-            (state.url_prefix or "").rstrip("/"),
-            tracking.__module__,
-        )
-    )
+
+    def registered(state: BlueprintSetupState) -> None:
+        full_name = f"{state.name_prefix}.{state.name}".lstrip(".")  # if it is nested
+        app: Any = state.app
+        note_blueprint(app, name, full_name)
+        url_prefix = (state.url_prefix or "").rstrip("/")
+        _guard(app, full_name, url_prefix, tracking.__module__)
+
+    blueprint.record(registered)
     return blueprint
 
 

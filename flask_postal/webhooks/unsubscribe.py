@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask, has_request_context, request
+from flask import Flask, has_request_context, url_for
+from werkzeug.routing import BuildError
 
 from ..errors import ConfigurationError, PayloadError
 from ..secret_keys import secret_keys
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 #: Characters of a token; longer ones are none of ours.
-MAX_TOKEN = 2000
+MAX_TOKEN = 4000
 
 
 def unsubscribe_url(
@@ -45,36 +46,44 @@ def unsubscribe_url(
     :raises ConfigurationError: if the app's URL or ``SECRET_KEY`` is not known, the
         blueprint is not registered, or the URL is not https (RFC 8058).
     """
-    base = settings.external_url
-    if base is None and has_request_context():
-        base = request.url_root.rstrip("/")
     key = f"{settings.prefix}EXTERNAL_URL"
     cure = f"set {key} to the URL of the app, such as https://shop.example.com"
-    if base is None:
-        raise ConfigurationError(
-            f"there is no request that tells the URL of the app, which unsubscribe="
-            f" needs; {cure}",
-            key=key,
-        )
-    if urlsplit(base).scheme != "https" and not is_loopback(base):
-        raise ConfigurationError(
-            f"the link to unsubscribe would begin with {base!a}, and one click works"
-            f" with https only; {cure}",
-            key=key,
-        )
     endpoint = find_endpoint(app, postal_key, "unsubscribe")
     if endpoint is None:
         raise ConfigurationError(
             "unsubscribe= needs the page to unsubscribe; call"
             " app.register_blueprint(postal.blueprint)"
         )
-    token = _token(app, postal_key, recipient, mailing_list)
-    path = app.url_map.bind("localhost").build(endpoint, {"token": token})
-    return base + path
+    values = {"token": _token(app, postal_key, recipient, mailing_list)}
+    try:
+        if settings.external_url is not None:
+            # On a subdomain it is a whole URL.
+            built = urlsplit(app.url_map.bind("localhost").build(endpoint, values))
+            url = settings.external_url + built.path
+        elif has_request_context():
+            url = url_for(endpoint, **values, _external=True)
+        else:
+            raise ConfigurationError(
+                "there is no request that tells the URL of the app, which unsubscribe="
+                f" needs; {cure}",
+                key=key,
+            )
+    except BuildError:
+        raise ConfigurationError(
+            "the URL of the page to unsubscribe can't be built; register the blueprint"
+            " with a url_prefix= without variables"
+        ) from None
+    if urlsplit(url).scheme != "https" and not is_loopback(url):
+        raise ConfigurationError(
+            f"the link to unsubscribe would be {url.rpartition('/')[0]!a}, and one"
+            f" click works with https only; {cure}",
+            key=key,
+        )
+    return url
 
 
 def _token(app: Flask, postal_key: str, recipient: str, mailing_list: str) -> str:
-    content = json.dumps([mailing_list, recipient]).encode()
+    content = json.dumps([mailing_list, recipient], ensure_ascii=False).encode()
     token: bytes = _ciphers(app, postal_key)[0].encrypt(content)
     return token.decode().rstrip("=")
 

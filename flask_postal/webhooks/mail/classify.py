@@ -110,6 +110,8 @@ _LIST_HEADERS = (
     "x-loop",
     "feedback-id",
 )
+#: Those that only mailing lists have, and no newsletters.
+_LISTS = ("list-id", "list-post", "mailing-list", "x-mailing-list", "x-beenthere")
 _FIRST_WORD = re.compile(r"\s*([^\s;,(]*)")
 _AUTORESPONDER = re.compile(r"\W*auto-?responder\b", re.IGNORECASE)
 _ACTION = re.compile(r"(?mi)^action:[ \t]*([a-z]+)")
@@ -251,15 +253,19 @@ def may_be_answered(header: Header, *, sender: Address, recipient: str | None) -
         return False
     if _same_mailbox(sender.addr_spec, recipient or ""):
         return False
-    if is_from_list(header) or _word(header("precedence")) in _BULK:
+    if any(header(name) for name in _LIST_HEADERS):
+        return False
+    if _word(header("precedence")) in _BULK:
         return False
     suppressed = (header("x-auto-response-suppress") or "").strip().lower()
     return suppressed in ("", "none")
 
 
 def is_from_list(header: Header) -> bool:
-    """Return whether a mail came from a mailing list, or from a sender of bulk mail."""
-    return any(header(name) for name in _LIST_HEADERS)
+    """Return whether a mail came from a mailing list, whose address people write to."""
+    if _word(header("precedence")) == "list":
+        return True
+    return any(header(name) for name in _LISTS)
 
 
 def _word(value: str | None) -> str:

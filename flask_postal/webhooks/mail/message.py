@@ -17,7 +17,7 @@ from ...address import Address, is_sendable
 from ...values import as_line
 from . import classify
 from .attachment import InboundAttachment
-from .authentication import UNKNOWN, Authentication, Resolver
+from .authentication import UNREADABLE, Authentication, Resolver
 from .feedback import FeedbackReport, read_feedback
 from .replies import strip_reply
 
@@ -309,7 +309,7 @@ class InboundMessage:
             lambda s: s.authenticate(
                 self.from_email, self.envelope_sender, resolver, timeout
             ),
-            UNKNOWN,
+            UNREADABLE,
         )
 
     def header(self, name: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .resolver import Resolver, resolving_with
 from .verdict import (
     UNKNOWN,
+    UNREADABLE,
     Authentication,
     AuthenticationVerdict,
     authenticate,
@@ -15,6 +16,7 @@ from .verdict import (
 
 __all__ = [
     "UNKNOWN",
+    "UNREADABLE",
     "Authentication",
     "AuthenticationVerdict",
     "Resolver",

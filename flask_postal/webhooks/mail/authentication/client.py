@@ -10,9 +10,13 @@ from .resolver import Lookups
 
 __all__ = ["Client", "SPFResult", "check_client", "read_client"]
 
-# As Postal writes it: from the name in HELO (the name in DNS [the address]) by itself.
+# The whole line that Postal writes: from the name in HELO (the name in DNS [the
+# address]) by its own name. The client chooses the first two, so that a line with
+# brackets in them tells nothing.
+_NAME = r"[^\s()\[\]]{0,255}"
 _RECEIVED = re.compile(
-    r"from\s+(\S{1,255})\s+\((?:[^()\[\]]{0,255}\s)?\[?([0-9A-Fa-f.:]{3,45})\]?\)\s+by\s"
+    rf"Received: from ({_NAME}) \((?:{_NAME} )?\[([0-9A-Fa-f.:]{{3,45}})\]\)"
+    rf" by {_NAME} with [A-Z]{{4,8}}; ([^()\[\]]{{1,60}})"
 )
 
 
@@ -22,10 +26,12 @@ class Client:
 
     :param helo: The name that it has given.
     :param address: Its IP address.
+    :param date: When that was, as Postal writes it.
     """
 
     helo: str
     address: str
+    date: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +50,12 @@ class SPFResult:
 
 
 def read_client(received: str) -> Client | None:
-    """Read the Received header that Postal has added."""
-    found = _RECEIVED.match(received.strip())
-    return Client(found[1], found[2]) if found else None
+    """Read the line that Postal has added; ``None`` if it tells no client.
+
+    :param received: The first line of the header, as the mail has it.
+    """
+    found = _RECEIVED.fullmatch(received)
+    return Client(found[1], found[2], found[3]) if found else None
 
 
 def envelope_domain(sender: str | None, client: Client) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .policy import aligned
 from .resolver import Lookups
+from .signed_mail import canonical_body, why_not_verified
 
 __all__ = ["Signature", "check_signatures"]
 
@@ -30,6 +32,11 @@ _SINGLE = (
     *(b"message-id", b"in-reply-to", b"references", b"mime-version"),
     *(b"content-type", b"content-transfer-encoding", b"content-disposition"),
 )
+#: What a signature must cover if it is there: nobody signs mail without it, and an
+#: answer goes where Reply-To says.
+_SHOWN = (b"from", b"subject", b"reply-to")
+#: What a record must have to be a key; a domain may have others at the same name.
+_KEY = re.compile(r"(?:^|;)\s*p\s*=")
 # It would log what a stranger has written.
 _quiet = logging.Logger("flask_postal.dkim", logging.CRITICAL + 1)
 
@@ -66,23 +73,22 @@ def check_signatures(
     import dkim
     from dkim.util import InvalidTagValueList, parse_tag_value
 
-    try:
-        mail = dkim.DKIM(raw, logger=_quiet, minkey=LEAST_BITS)
-    except dkim.DKIMException:
-        return []  # its headers are not those of a mail
-    headers = [value for name, value in mail.headers if _is_signature(name)]
+    if why_not_verified(raw) is not None:
+        return []
+    mail = dkim.DKIM(raw, logger=_quiet, minkey=LEAST_BITS)
+    headers = [(name, value) for name, value in mail.headers if _is_signature(name)]
     found: list[Signature] = []
-    for index, value in enumerate(headers):
+    for header in headers:
         try:
-            tags = parse_tag_value(value)
+            tags = parse_tag_value(header[1])
             domain = tags[b"d"].decode("ascii").lower().rstrip(".")
             selector = tags[b"s"].decode("ascii")
         except (InvalidTagValueList, KeyError, UnicodeDecodeError):
             continue
         if len(found) == MAX_SIGNATURES or not aligned(domain, author):
             continue
-        result, reason = _check(mail, index, tags, lookups, received_at)
-        found.append(Signature(domain, selector, result, reason))
+        check = _Check(mail, header, tags, author, received_at)
+        found.append(Signature(domain, selector, *check.run(lookups)))
     return found
 
 
@@ -90,65 +96,103 @@ def _is_signature(name: bytes) -> bool:
     return name.lower() == b"dkim-signature"
 
 
-def _check(
-    mail: Any,
-    index: int,
-    tags: dict[bytes, bytes],
-    lookups: Lookups,
-    received_at: float,
-) -> tuple[str, str | None]:
-    """Return the result of one signature, and why it is no ``pass``."""
-    missed: list[OSError] = []
+class _Check:
+    """The check of one signature.
 
-    def find(name: bytes, timeout: float = 0) -> bytes | None:
-        try:
-            records = lookups(name.decode("ascii"), "TXT")
-        except OSError as error:
-            missed.append(error)
-            return None
-        return records[0].encode("latin-1") if records else None
-
-    try:
-        _check_worth(mail, tags, received_at)
-        passed = mail.verify(index, dnsfunc=find)
-    except _WorthlessError as error:
-        return "fail", str(error)
-    except Exception as error:  # noqa: BLE001
-        # A stranger has written the signature and the key, and dkimpy raises all kinds
-        # of errors for them.
-        if not missed:
-            return "fail", f"{type(error).__name__}: {error}"[:200]
-        passed = False
-    if missed:
-        return "unknown", f"its key can't be looked up: {missed[0]}"
-    return ("pass", None) if passed else ("fail", "it is not that of its domain")
-
-
-def _check_worth(mail: Any, tags: dict[bytes, bytes], received_at: float) -> None:
-    """Check that a signature covers what people see.
-
-    :raises _WorthlessError: if it doesn't.
+    :param header: Its name and value, as dkimpy has them.
+    :param tags: Its fields.
     """
-    signed = Counter(re.split(rb"\s*:\s*", tags.get(b"h", b"").strip().lower()))
-    there = Counter(name.lower() for name, _ in mail.headers)
-    if not signed[b"from"]:
-        raise _WorthlessError("it does not cover From")
-    for name in _SINGLE:
-        if there[name] > 1 and there[name] > signed[name]:
-            raise _WorthlessError(f"it does not cover each {name.decode()}")
-    if tags.get(b"a", b"").lower().endswith(b"sha1"):
-        raise _WorthlessError("it uses SHA-1 (RFC 8301)")
-    if b"l" in tags and _is_cut(mail, tags):
-        raise _WorthlessError("it covers the beginning of the text only")
-    expires = tags.get(b"x", b"").strip()
-    if expires.isdigit() and int(expires[:20]) < received_at - SLOP:
-        raise _WorthlessError("it had expired")
 
+    def __init__(
+        self,
+        mail: Any,
+        header: tuple[bytes, bytes],
+        tags: dict[bytes, bytes],
+        author: str,
+        received_at: float,
+    ) -> None:
+        self._mail = mail
+        self._header = header
+        self._tags = tags
+        self._author = author
+        self._received_at = received_at
+        self._signed = [h.strip().lower() for h in tags.get(b"h", b"").split(b":")]
 
-def _is_cut(mail: Any, tags: dict[bytes, bytes]) -> bool:
-    from dkim.canonicalization import CanonicalizationPolicy
+    def run(self, lookups: Lookups) -> tuple[str, str | None]:
+        """Return the result, and why it is no ``pass``."""
+        missed: list[OSError] = []
 
-    form = CanonicalizationPolicy.from_c_value(tags.get(b"c", b"simple/simple"))
-    length = tags[b"l"].strip()
-    whole = len(form.canonicalize_body(mail.body))
-    return not length.isdigit() or int(length[:20]) < whole
+        def find(name: bytes, timeout: float = 0) -> bytes | None:
+            try:
+                records = lookups(name.decode("ascii"), "TXT")
+            except OSError as error:
+                missed.append(error)
+                return None
+            keys = [r for r in records if _KEY.search(r)]
+            return keys[0].encode("latin-1") if keys else None
+
+        try:
+            self._check_worth()
+            passed = self._verify(find)
+        except _WorthlessError as error:
+            return "fail", str(error)
+        except Exception as error:  # noqa: BLE001
+            # A stranger has written the signature and the key, and dkimpy raises all
+            # kinds of errors for them.
+            if not missed:
+                return "fail", f"{type(error).__name__}: {error}"[:200]
+            passed = False
+        if missed:
+            return "unknown", f"its key can't be looked up: {missed[0]}"
+        return ("pass", None) if passed else ("fail", "it is not that of its domain")
+
+    def _verify(self, find: Callable[..., bytes | None]) -> bool:
+        """Verify the signature as ``DKIM.verify`` does.
+
+        But whether it has expired does not depend on when it is read.
+        """
+        import dkim
+
+        mail, tags = self._mail, self._tags
+        dkim.validate_signature_fields({k: tags[k] for k in tags if k != b"x"})
+        mail.signature_fields = tags
+        mail.domain, mail.selector = tags[b"d"], tags[b"s"]
+        mail.include_headers = tuple(self._signed)
+        body, mail.body = mail.body, self._body()
+        try:
+            passed: bool = mail.verify_sig(
+                tags, list(self._signed), list(self._header), find
+            )
+        finally:
+            mail.body = body
+        return passed
+
+    def _body(self) -> bytes:
+        relaxed = self._tags.get(b"c", b"").partition(b"/")[2] == b"relaxed"
+        return canonical_body(self._mail.body, relaxed=relaxed)
+
+    def _check_worth(self) -> None:
+        """Check that the signature covers what people see.
+
+        :raises _WorthlessError: if it doesn't.
+        """
+        signed = Counter(self._signed)
+        there = Counter(name.lower() for name, _ in self._mail.headers)
+        for name in _SHOWN:
+            if there[name] and not signed[name]:
+                raise _WorthlessError(f"it does not cover {name.decode()}")
+        for name in _SINGLE:
+            if there[name] > 1 and there[name] > signed[name]:
+                raise _WorthlessError(f"it does not cover each {name.decode()}")
+        if self._tags.get(b"a", b"").lower().endswith(b"sha1"):
+            raise _WorthlessError("it uses SHA-1 (RFC 8301)")
+        length = self._tags.get(b"l")
+        if length is not None and not (
+            length.isdigit() and int(length[:20]) >= len(self._body())
+        ):
+            raise _WorthlessError("it covers the beginning of the text only")
+        expires = self._tags.get(b"x", b"")
+        if expires and not (
+            expires.isdigit() and int(expires[:20]) >= self._received_at - SLOP
+        ):
+            raise _WorthlessError("it had expired")

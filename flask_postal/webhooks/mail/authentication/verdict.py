@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ....address import Address
+from ....address import Address, parse_address
+from ....errors import MessageError
 from ..headers import HeaderBlock, end_of_headers, read_date
-from .client import SPFResult, check_client, envelope_domain, read_client
+from .client import Client, SPFResult, check_client, envelope_domain, read_client
 from .policy import Policy, aligned, read_policy
 from .resolver import Lookups, Resolver, resolver_in_use
 from .signatures import Signature, check_signatures
 
-__all__ = ["UNKNOWN", "Authentication", "AuthenticationVerdict", "authenticate"]
+__all__ = [
+    "UNKNOWN",
+    "UNREADABLE",
+    "Authentication",
+    "AuthenticationVerdict",
+    "authenticate",
+]
 
 _log = logging.getLogger("flask_postal.webhooks")
 
@@ -64,6 +71,9 @@ class Authentication:
 UNKNOWN = Authentication(
     AuthenticationVerdict.UNKNOWN, reason="Postal has sent fields, and not the mail"
 )
+UNREADABLE = Authentication(
+    AuthenticationVerdict.UNKNOWN, reason="the mail can't be read; see its defects"
+)
 
 
 def authenticate(
@@ -94,8 +104,8 @@ def authenticate(
             _log.error("mail can't be authenticated: %s", _EXTRA)
             return Authentication(AuthenticationVerdict.UNKNOWN, reason=_EXTRA)
     lines = [value for name, value in head.items if name.lower() == "from"]
-    shown = [] if author is None else [author.addr_spec]
-    if len(lines) > 1 or len(authors) > 1 or [a.addr_spec for a in authors] != shown:
+    shown = set() if author is None else {author.addr_spec}
+    if len(lines) > 1 or {a.addr_spec for a in authors} != shown:
         return Authentication(
             AuthenticationVerdict.FAIL, reason="it names more than one author"
         )
@@ -115,13 +125,13 @@ def _check_extra() -> None:
 
 
 def _ascii(domain: str) -> str | None:
-    domain = domain.strip().rstrip(".").lower()
-    if not domain.isascii():
-        try:
-            domain = domain.encode("idna").decode("ascii")
-        except UnicodeError:
-            return None
-    return domain if "." in domain and "[" not in domain else None
+    """Return a domain in A-label form, as a message would be sent to it."""
+    try:
+        address, _ = parse_address(f"x@{domain.strip().rstrip('.')}", "from")
+    except MessageError:
+        return None
+    found = address.domain.lower()
+    return found if "." in found else None
 
 
 class _Mail:
@@ -138,7 +148,7 @@ class _Mail:
         self._author = author
         self._sender = sender
         self._lookups = lookups
-        self._raw, self._received = _as_sent(raw, head)
+        self._raw, self._client = _as_sent(raw, head)
         self._missed: list[str] = []
 
     def judged(self) -> Authentication:
@@ -195,19 +205,18 @@ class _Mail:
 
     def _received_at(self) -> float:
         try:
-            at = read_date((self._received or "").rpartition(";")[2].strip())
+            at = read_date(self._client.date if self._client else None)
         except (ValueError, TypeError, IndexError, OverflowError):
             at = None
         return time.time() if at is None else at.timestamp()
 
     def _spf(self, *, strict: bool) -> SPFResult | None:
-        client = read_client(self._received or "")
-        if client is None:
+        if self._client is None:
             return None
-        domain = envelope_domain(self._sender, client)
-        if not aligned(domain, self._author, strict=strict):
+        domain = envelope_domain(self._sender, self._client)
+        if not domain or not aligned(domain, self._author, strict=strict):
             return None  # it could not answer for the author
-        return check_client(client, self._sender, self._lookups)
+        return check_client(self._client, self._sender, self._lookups)
 
     @staticmethod
     def _made(
@@ -228,14 +237,18 @@ class _Mail:
         )
 
 
-def _as_sent(raw: bytes, head: HeaderBlock) -> tuple[bytes, str | None]:
-    """Return a mail without the headers that Postal has added, and its Received.
+def _as_sent(raw: bytes, head: HeaderBlock) -> tuple[bytes, Client | None]:
+    """Return a mail without the headers that Postal has added, and its client.
 
-    Postal adds its verdict about spam, and one Received above those of the mail.
+    Postal adds its verdict about spam, and one line, Received, above those of the mail.
+    If the mail begins with a space, that belongs to no header of Postal's.
     """
-    for above, (name, value) in enumerate(head.items, 1):
+    for above, (name, _) in enumerate(head.items):
         if name.lower() == "received":
-            return raw[end_of_headers(raw, above) :], value
+            start = end_of_headers(raw, above)
+            end = raw.find(b"\n", start) + 1 or len(raw)
+            line = raw[start:end].rstrip(b"\r\n").decode("latin-1")
+            return raw[end:], read_client(line)
         if not name.lower().startswith("x-postal-"):
             break
     return raw, None
