@@ -253,9 +253,14 @@ def test_own_headers_win_in_any_case() -> None:
 
 def test_a_hash_mail_that_is_marked_as_a_bounce_gets_no_answer() -> None:
     body = {
-        "id": 1, "rcpt_to": "help@example.com", "mail_from": "m@x.example",
-        "token": "t", "bounce": True, "from": "mailer-daemon@x.example",
-        "subject": "Undelivered", "plain_body": "x",
+        "id": 1,
+        "rcpt_to": "help@example.com",
+        "mail_from": "m@x.example",
+        "token": "t",
+        "bounce": True,
+        "from": "mailer-daemon@x.example",
+        "subject": "Undelivered",
+        "plain_body": "x",
     }
     message = parse_inbound(json.dumps(body).encode()).message
     with pytest.raises(MessageError, match="bounce"):

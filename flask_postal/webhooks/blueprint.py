@@ -8,6 +8,7 @@ place.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
@@ -80,18 +81,19 @@ def create_blueprint(
                 provide_automatic_options=False,
             )
 
-    def registered(state: BlueprintSetupState) -> None:
-        full_name = f"{state.name_prefix}.{state.name}".lstrip(".")  # if it is nested
-        app: Any = state.app
-        note_blueprint(app, name, full_name)
-        url_prefix = (state.url_prefix or "").rstrip("/")
-        _guard(app, full_name, url_prefix, tracking.__module__)
-
-    blueprint.record(registered)
+    blueprint.record(partial(_register, name))
     return blueprint
 
 
-def _guard(app: Any, name: str, url_prefix: str, module: str) -> None:
+def _register(postal_key: str, state: BlueprintSetupState) -> None:
+    """See to an app that the blueprint is registered on."""
+    app: Any = state.app
+    name = f"{state.name_prefix}.{state.name}".lstrip(".")  # of a nested blueprint
+    note_blueprint(app, postal_key, name)
+    _guard(app, name, (state.url_prefix or "").rstrip("/"))
+
+
+def _guard(app: Any, name: str, url_prefix: str) -> None:
     """Exempt the views from CSRF protection, and install the response guard."""
     hooks = ("tracking", "inbound")
 
@@ -103,7 +105,7 @@ def _guard(app: Any, name: str, url_prefix: str, module: str) -> None:
         csrf: Any = sender.extensions.get("csrf")
         if hasattr(csrf, "exempt"):
             for function in (*hooks, "unsubscribe"):
-                csrf.exempt(f"{module}.{function}")
+                csrf.exempt(f"{__name__}.{function}")
         request_started.disconnect(exempt_from_csrf, sender=sender)
 
     request_started.connect(exempt_from_csrf, sender=app, weak=False)
