@@ -1,4 +1,4 @@
-"""Answers to mail, and addresses by which their answers find back."""
+"""Create replies to inbound mail, and signed addresses for further replies."""
 
 from __future__ import annotations
 

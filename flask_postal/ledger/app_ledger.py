@@ -403,11 +403,13 @@ class AppLedger:
                 event = replace(event, recipient=noted.envelope, list=noted.list)
             self.suppressions.note_unsubscribed(connection, event, number)
         elif isinstance(event, TrackingEvent):
-            is_report = event.source == "report"  # proven by how it was found
+            is_webhook = event.source == "webhook"
             if noted is None:
-                trusted = not is_report and only_ours()
+                trusted = is_webhook and only_ours()
             else:
-                trusted = is_report or noted.proven or only_ours()
+                # A report is proven by how its message was found, and what was polled
+                # comes from our own server.
+                trusted = not is_webhook or noted.proven or only_ours()
             envelope = event.recipient if noted is None else noted.envelope
             if not trusted or envelope is None:
                 return

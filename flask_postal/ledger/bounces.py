@@ -1,7 +1,7 @@
-"""Fetches the bounce mails of one Postal, and suppresses the addresses that are dead.
+"""Fetch bounce mails from Postal's API, and suppress addresses that are dead.
 
-A ``bounced`` event says that a mail came back, and not why; the bounce mail does. It is
-not fetched while Postal waits for an answer to the event.
+A ``bounced`` event says that a mail came back, but not why; the bounce mail does. It is
+fetched in the background, not while Postal waits for the response to the event.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The addresses that nothing is sent to any more, and what puts them there."""
+"""Suppressed addresses: look them up, and add them after bounces and complaints."""
 
 from __future__ import annotations
 

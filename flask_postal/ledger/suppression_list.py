@@ -1,4 +1,4 @@
-"""The suppressed addresses, for apps and for people: look up, add, remove."""
+"""Public interface to the suppressed addresses: look up, add and remove."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ class SuppressionList:
     ) -> Mapping[str, SuppressionReason]:
         """As :meth:`among`, for a message that is about to be sent.
 
-        A mail too many does less harm than one that is lost: without the database,
-        messages are sent to all, unless they belong to a list.
+        If the database fails, the message is sent to all recipients, because one mail
+        too many does less harm than a lost one. Messages of a list are not sent then.
         """
         try:
             return self.among(envelopes, mailing_list)

@@ -1,8 +1,8 @@
-"""The links by which people leave a list, and the events of those who have.
+"""Links to unsubscribe from a list, and the requests that they make.
 
-A link names its list and its recipient in a token. The token is encrypted, so that the
-logs of a web server tell no addresses, and authenticated, so that nobody can write one
-for another address. Both keys are derived from the app's ``SECRET_KEY``.
+The token in a link contains the list and the recipient. It is encrypted, so that web
+server logs contain no addresses, and authenticated, so that nobody can make one for
+another address. The key is derived from the app's ``SECRET_KEY``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The page on which people leave a list, which mail programs post to by themselves.
+"""Page to unsubscribe from a list.
 
-Opening it changes nothing, because programs that look for viruses follow each link of a
-mail. Its button, and one click in a mail program (RFC 8058), post to it.
+A GET request changes nothing, because virus scanners follow the links in a mail. The
+button on the page, and mail programs with one-click unsubscribe (RFC 8058), send POST.
 """
 
 from __future__ import annotations

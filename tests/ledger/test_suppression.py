@@ -1113,3 +1113,20 @@ def test_a_bounce_names_its_recipient_in_any_case(shop: Shop, sandbox: Sandbox) 
     enqueue(shop, recipients="Bounced@Example.com")
     sandbox.advance(hours=1)
     assert shop.reasons() == [("bounced@example.com", "bounce")]
+
+
+def test_what_is_read_from_our_own_server_counts_without_a_secret(shop: Shop) -> None:
+    with sandboxed(shop.app, key=KEY) as sandbox:
+        enqueue(shop, recipients="failed@example.com")
+        shop.ledger.drain()
+        without = {**sandbox.settings(), "POSTAL_WEBHOOK_SECRET": None}
+        sandbox.tracking_url = None
+        with shop.postal.reconfigured(shop.app, **without):
+            sandbox.advance(minutes=10)
+            table = shop.ledger.models.table("recipient")
+            with shop.db.engine.begin() as connection:
+                change = sa.update(table).values(poll_at=now(), told_at=None)
+                connection.execute(change)
+            shop.app.config["POSTAL_SUPPRESS_SEND"] = False
+            shop.ledger.drain()
+    assert shop.reasons() == [("failed@example.com", "bounce")]

@@ -1,4 +1,4 @@
-"""Checks whether a client may send for a domain (SPF, RFC 7208), with pyspf."""
+"""Check whether a client may send mail for a domain (SPF, RFC 7208), with pyspf."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .resolver import Lookups
 __all__ = ["Client", "SPFResult", "check_client", "read_client"]
 
 # The whole line that Postal writes: from the name in HELO (the name in DNS [the
-# address]) by its own name. The client chooses the first two, so that a line with
-# brackets in them tells nothing.
+# address]) by its own name. The client chooses the first two. If one of them contains
+# brackets, the address can't be told from the client's text, and the line is not used.
 _NAME = r"[^\s()\[\]]{0,255}"
 _RECEIVED = re.compile(
     rf"Received: from ({_NAME}) \((?:{_NAME} )?\[([0-9A-Fa-f.:]{{3,45}})\]\)"
@@ -72,7 +72,7 @@ def check_client(client: Client, sender: str | None, lookups: Lookups) -> SPFRes
     import spf
 
     class Query(spf.query):  # type: ignore[misc]
-        """Asks with our resolver, and counts as pyspf does."""
+        """Query that uses our resolver, with pyspf's limits."""
 
         def dns(
             self,
@@ -95,7 +95,8 @@ def check_client(client: Client, sender: str | None, lookups: Lookups) -> SPFRes
         query = Query(i=client.address, s=sender or "", h=client.helo)
         result, _, _ = query.check()
     except Exception:  # noqa: BLE001
-        # Strangers write the envelope and the records, and pyspf is not made for all.
+        # Strangers write the envelope and the records, and pyspf raises ValueError,
+        # IndexError and more for some of them.
         result = "permerror"
     return SPFResult(envelope_domain(sender, client), result, client.address)
 

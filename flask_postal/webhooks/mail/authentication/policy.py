@@ -1,4 +1,4 @@
-"""What the owner of a domain says about mail in its name (DMARC, RFC 7489)."""
+"""Read DMARC policies (RFC 7489), and compare the owners of domains."""
 
 from __future__ import annotations
 

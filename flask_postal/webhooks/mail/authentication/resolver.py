@@ -1,4 +1,4 @@
-"""Look-ups in DNS: bounded in time, cached, and replaceable for tests."""
+"""DNS lookups: bounded in time, cached, and replaceable in tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Checks the DKIM signatures of a mail (RFC 6376), with dkimpy.
+"""Verify the DKIM signatures of a mail (RFC 6376), with dkimpy.
 
-dkimpy tells whether a signature is that of its domain. A signature that leaves out what
-a reader sees proves nothing about it, so that more is checked here.
+dkimpy verifies the signature itself. This module also checks that the signature covers
+what people see, which a valid signature need not do.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Signature:
 
 
 class _WorthlessError(Exception):
-    """A signature is valid or not, and proves nothing."""
+    """The signature proves nothing, even if it is valid."""
 
 
 def check_signatures(

@@ -1,9 +1,9 @@
-"""The mail as it was signed: in a form that every reader reads alike, or not at all.
+"""Decide whether the signatures of a mail can be verified, and canonicalize its body.
 
-dkimpy skips lines that other readers take for headers, or for the beginning of the
-text. What it verifies would not be what people see. And some of its steps take a time
-that grows with the square of what a stranger has written. So a mail is given to it only
-if its headers have the form of RFC 5322, and within bounds that real mail stays in.
+dkimpy skips lines that other parsers take for headers, or for the beginning of the
+text, so it might verify something else than what people see. Some of its regular
+expressions take quadratic time. Therefore it only gets mails with well-formed headers
+and of a bounded size, and bodies that have been canonicalized in linear time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def why_not_verified(raw: bytes) -> str | None:
     if len(lines) > MAX_HEAD_LINES or b" " * MAX_SPACES in head.replace(b"\t", b" "):
         return "its headers are too long"
     if head[:1] in (b" ", b"\t") or not all(map(_HEADER.match, lines)):
-        return "its headers have not the form of RFC 5322"
+        return "its headers are not well-formed (RFC 5322)"
     return None
 
 

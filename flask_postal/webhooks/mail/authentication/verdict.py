@@ -1,4 +1,4 @@
-"""Joins DKIM, SPF and DMARC into a verdict about the author of a mail."""
+"""Combine DKIM, SPF and DMARC into a verdict about the author of a mail."""
 
 from __future__ import annotations
 
