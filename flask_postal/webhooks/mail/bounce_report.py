@@ -24,7 +24,12 @@ __all__ = ["BounceRecipient", "BounceReport", "read_bounce"]
 MAX_RECIPIENTS = 100
 MAX_TEXT = 20_000
 _STATUS = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?!\S)")
-_REPLY = re.compile(r"(?<![\d.])([45]\d\d)[ -]+(?:#?([45]\.\d{1,3}\.\d{1,3})(?!\S))?")
+# Some servers repeat the code: 554 554 5.7.0 Header error.
+_REPLY = re.compile(
+    r"(?<![\d.])([45]\d\d)[ -]+(?:[45]\d\d[ -]+)?"
+    r"(?:#?([45]\.\d{1,3}\.\d{1,3})(?!\S))?"
+)
+_NOT_FAILED = ("delayed", "delivered", "relayed", "expanded")
 _ADDRESS = re.compile(r"[^\s<>\"(),:;]{1,64}@[^\s<>\"(),:;]{1,255}")
 #: Where the returned message begins in the text of a bounce mail.
 _RETURNED = re.compile(
@@ -105,7 +110,7 @@ def _reported(status: str, text: str) -> Iterator[BounceRecipient]:
         _, semicolon, reply = diagnostic.partition(";")
         reply = (reply if semicolon else diagnostic).strip()
         found = _classified(code[1] if code else None, reply or text)
-        if action not in ("failed", None):
+        if action in _NOT_FAILED:  # some write other words for a failure
             is_late = action == "delayed"
             kind = BounceType.TEMPORARY if is_late else BounceType.UNKNOWN
             found = BounceClass(kind, found.reason if is_late else None, action)
