@@ -57,9 +57,9 @@ class Bounces:
     def plan(
         self, connection: sa.Connection, recipient_id: int, bounce_id: object
     ) -> None:
-        """Have the bounce mail of a message fetched now.
+        """Have the bounce mail of a message fetched by the next :meth:`run`.
 
-        :param bounce_id: What the event says about it.
+        :param bounce_id: Its id, as the event has it; ignored if it is none.
         """
         if type(bounce_id) is int and 0 <= bounce_id < 2**63:
             recipients = self._recipients
@@ -113,9 +113,8 @@ class Bounces:
     def _read(self, row: Any, transport: Transport) -> bool:
         try:
             mail = fetch_message(transport, row.bounce_id, ("details", "raw_message"))
-            # An id alone could be that of any mail.
-            is_ours = mail.bounce and mail.bounce_for_id == row.postal_id
-            raw = mail.raw if is_ours else None
+            # The id in an event could be that of any mail.
+            raw = mail.raw if mail.bounce_for_id == row.postal_id else None
         except PostalError as error:
             gone = isinstance(error, APIError) and error.code == "MessageNotFound"
             if not gone and now() < (row.status_at or now()) + GIVE_UP:

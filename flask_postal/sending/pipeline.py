@@ -153,7 +153,7 @@ class SendPipeline:
         return message
 
     def _add_link(self, message: Message) -> None:
-        """Have templates know the link by which the recipient leaves the list."""
+        """Add the link to unsubscribe to the context of the message's template."""
         name, to = message.unsubscribe, message.recipients
         if name is None or self._unsubscribe_url is None or len(to) != 1:
             return
