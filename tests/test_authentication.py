@@ -553,6 +553,16 @@ def test_what_cannot_be_looked_up_is_unknown(
     assert verdict(raw, dns, sender="b@bank.example") == expected
 
 
+def test_a_key_that_cannot_be_looked_up_hides_no_other_signature(
+    dns: SandboxDNS,
+) -> None:
+    raw = DNS.sign(signed(domain="mail.bank.example"), "bank.example")
+    dns.unreachable.add("sandbox._domainkey.bank.example")
+    found = judged(raw, dns)
+    assert (found.verdict, found.domain) == ("pass", "mail.bank.example")
+    assert [s.result for s in found.dkim] == ["unknown", "pass"]
+
+
 def test_all_look_ups_together_take_two_seconds(dns: SandboxDNS) -> None:
     asked: list[float] = []
 
@@ -705,6 +715,7 @@ def test_without_the_extra_it_is_unknown_and_says_so(
     monkeypatch.setitem(sys.modules, "dkim", None)
     with resolving_with(dns):
         found = mail.authentication
+    assert mail.authenticate(dns) == found
     assert found.verdict == "unknown"
     assert "Flask-Postal[authentication]" in found.reason
     assert "Flask-Postal[authentication]" in caplog.text

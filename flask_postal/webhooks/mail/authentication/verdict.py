@@ -96,13 +96,12 @@ def authenticate(
     :param resolver: Asks DNS.
     :param timeout: Seconds that all look-ups may take together.
     """
-    if resolver is None:
-        try:
-            resolver = resolver_in_use()
-            _check_extra()
-        except ImportError:
-            _log.error("mail can't be authenticated: %s", _EXTRA)
-            return Authentication(AuthenticationVerdict.UNKNOWN, reason=_EXTRA)
+    try:
+        _check_extra()
+        resolver = resolver or resolver_in_use()
+    except ImportError:
+        _log.error("mail can't be authenticated: %s", _EXTRA)
+        return Authentication(AuthenticationVerdict.UNKNOWN, reason=_EXTRA)
     lines = [value for name, value in head.items if name.lower() == "from"]
     shown = set() if author is None else {author.addr_spec}
     if len(lines) > 1 or {a.addr_spec for a in authors} != shown:
@@ -150,6 +149,7 @@ class _Mail:
         self._lookups = lookups
         self._raw, self._client = _as_sent(raw, head)
         self._missed: list[str] = []
+        self._knows_policy = True
 
     def judged(self) -> Authentication:
         policy = self._policy()
@@ -197,11 +197,12 @@ class _Mail:
             return read_policy(self._author, self._lookups)
         except OSError as error:
             self._missed.append(f"its policy can't be looked up: {error}")
+            self._knows_policy = False
             return None
 
     def _is_sure(self, domain: str) -> bool:
-        """Tell whether a domain answers for the author whatever the policy says."""
-        return not self._missed or domain == self._author
+        """Tell whether a domain answers for the author whatever the policy may say."""
+        return self._knows_policy or domain == self._author
 
     def _received_at(self) -> float:
         try:
