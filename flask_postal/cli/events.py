@@ -10,7 +10,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..outcome import redact
-from .group import find_postal, name_option, postal_cli
+from .group import find_postal, limit_option, name_option, postal_cli
 from .ledger import find_ledger, ledger_explained
 
 __all__ = ["events_group", "reconcile_command"]
@@ -23,9 +23,7 @@ SHOWN = 4000
 @with_appcontext
 @name_option
 @click.option("--dead", is_flag=True, help="Only events that are given up.")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000)
-)
+@limit_option
 @click.pass_context
 def events_group(
     context: click.Context,

@@ -17,6 +17,7 @@ from ..interface import PostalInterface
 __all__ = [
     "explained",
     "find_postal",
+    "limit_option",
     "logged",
     "name_option",
     "no_sandbox",
@@ -28,6 +29,10 @@ postal_cli: AppGroup = AppGroup("postal", help="Send and receive mail with Posta
 
 name_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--name", default=None, help="Name of the Postal, if the app has several."
+)
+#: How many records a command lists at most.
+limit_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000)
 )
 
 

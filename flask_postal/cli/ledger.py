@@ -12,7 +12,7 @@ import click
 from flask import current_app
 
 from ..interface import PostalInterface
-from .group import explained, find_postal, logged, name_option, postal_cli
+from .group import explained, find_postal, limit_option, logged, name_option, postal_cli
 
 __all__ = [
     "cancel_command",
@@ -73,9 +73,7 @@ def relay_command(name: str | None, threads: int, rate: float | None) -> None:
 @name_option
 @click.option("--state", type=click.Choice(STATES), help="Only messages in it.")
 @click.option("--recipient", help="An address, as it is sent.")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000)
-)
+@limit_option
 def mails_command(
     name: str | None, state: str | None, recipient: str | None, limit: int
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import click
 from flask.cli import with_appcontext
 
-from .group import find_postal, name_option, postal_cli
+from .group import find_postal, limit_option, name_option, postal_cli
 from .ledger import find_ledger, ledger_explained
 
 __all__ = ["suppressions_group"]
@@ -29,9 +29,7 @@ _reason_option = click.option("--reason", type=click.Choice(REASONS))
 @name_option
 @_reason_option
 @click.option("--address", help="Only this one.")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000)
-)
+@limit_option
 @click.pass_context
 def suppressions_group(
     context: click.Context,

@@ -253,7 +253,7 @@ class AppLedger:
         )
 
     def _asking(
-        self, jobs: Mapping[str, T], stopping: Callable[[], bool]
+        self, jobs: Mapping[str, T], stopping: Callable[[], bool] = bool
     ) -> Iterator[tuple[T, Transport]]:
         """Iterate over the jobs of the Postals that may be asked now."""
         for server, job in jobs.items():
@@ -337,13 +337,11 @@ class AppLedger:
                 .limit(1)
             )
             times += [row.due_at for row in self.database.rows(query)]
-        polls = [
-            job.next_due()
-            for jobs in (self._polls, self._bounces)
-            for server, job in jobs.items()
-            if not self._pipelines[server]().is_suppressed(self.app)
+        asked = [
+            *(poll.next_due() for poll, _ in self._asking(self._polls)),
+            *(bounces.next_due() for bounces, _ in self._asking(self._bounces)),
         ]
-        for due_at in (self._events.store.next_due(self._pipelines), *polls):
+        for due_at in (self._events.store.next_due(self._pipelines), *asked):
             times += [] if due_at is None else [due_at]
         return min(times, default=None)
 

@@ -13,8 +13,7 @@ from ...address import Address
 from ...values import as_bool, as_dict, as_line, as_str
 from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
-from .authentication import UNKNOWN, Authentication, Resolver
-from .headers import read_date
+from .headers import HeaderBlock, read_date
 from .parameters import read_parameters
 
 __all__ = ["FieldsMail"]
@@ -49,6 +48,10 @@ class FieldsMail:
         self.marked_bounce: bool = bounce == "true" or bool(as_bool(bounce))
         self.null_sender: bool = null_sender or self.marked_bounce
         self._fields = fields
+
+    @property
+    def head(self) -> HeaderBlock | None:
+        return None  # Postal sends fields
 
     @property
     def raw(self) -> bytes | None:
@@ -115,15 +118,6 @@ class FieldsMail:
 
     def part_types(self) -> list[str]:
         return [attachment.content_type for attachment in self._attachments]
-
-    def authenticate(
-        self,
-        author: Address | None,
-        sender: str | None,
-        resolver: Resolver | None,
-        timeout: float,
-    ) -> Authentication:
-        return UNKNOWN  # Postal doesn't send the signed bytes
 
     def part_of(self, types: frozenset[str], limit: int = 20_000) -> bytes:
         for attachment in self._attachments:

@@ -17,8 +17,15 @@ from ...address import Address, is_sendable
 from ...values import as_line
 from . import classify
 from .attachment import InboundAttachment
-from .authentication import UNREADABLE, Authentication, Resolver
+from .authentication import (
+    UNKNOWN,
+    UNREADABLE,
+    Authentication,
+    Resolver,
+    authenticate,
+)
 from .feedback import FeedbackReport, read_feedback
+from .headers import HeaderBlock
 from .replies import strip_reply
 
 __all__ = ["InboundAttachment", "InboundMessage", "MailSource"]
@@ -43,6 +50,8 @@ class MailSource(Protocol):
 
     @property
     def raw(self) -> bytes | None: ...
+    @property
+    def head(self) -> HeaderBlock | None: ...
     def header_items(self) -> list[tuple[str, str]]: ...
     def addresses(self, name: str) -> list[Address]: ...
     def author(self) -> Address | None: ...
@@ -57,13 +66,6 @@ class MailSource(Protocol):
     def spam_score(self) -> float | None: ...
     def part_types(self) -> list[str]: ...
     def part_of(self, types: frozenset[str], limit: int = ...) -> bytes: ...
-    def authenticate(
-        self,
-        author: Address | None,
-        sender: str | None,
-        resolver: Resolver | None,
-        timeout: float,
-    ) -> Authentication: ...
 
 
 class InboundMessage:
@@ -304,13 +306,22 @@ class InboundMessage:
             can't be looked up now.
         :param timeout: Seconds that all look-ups may take together.
         """
-        return self._read(
-            "authentication",
-            lambda s: s.authenticate(
-                self.from_email, self.envelope_sender, resolver, timeout
-            ),
-            UNREADABLE,
-        )
+
+        def read(source: MailSource) -> Authentication:
+            raw, head = source.raw, source.head
+            if raw is None or head is None:
+                return UNKNOWN
+            return authenticate(
+                raw,
+                head,
+                self.from_email,
+                source.addresses("from"),
+                self.envelope_sender,
+                resolver=resolver,
+                timeout=timeout,
+            )
+
+        return self._read("authentication", read, UNREADABLE)
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, or ``None``.

@@ -10,7 +10,6 @@ from functools import cached_property
 from ...address import Address
 from .addresses import are_cut, author_of, read_addresses
 from .attachment import InboundAttachment
-from .authentication import Authentication, Resolver, authenticate
 from .base64_mail import Base64Mail
 from .encoded_words import decode_words
 from .headers import HeaderBlock, read_date, read_headers
@@ -58,6 +57,10 @@ class RawMail:
     @property
     def raw(self) -> bytes | None:
         return self._all()
+
+    @property
+    def head(self) -> HeaderBlock | None:
+        return self._head
 
     def _all(self) -> bytes:
         data = self._mail.all()
@@ -214,23 +217,6 @@ class RawMail:
     def part_types(self) -> list[str]:
         # Attachments don't count: a person may forward a bounce.
         return [part.kind for part in self._parts if part.disposition != "attachment"]
-
-    def authenticate(
-        self,
-        author: Address | None,
-        sender: str | None,
-        resolver: Resolver | None,
-        timeout: float,
-    ) -> Authentication:
-        return authenticate(
-            self._all(),
-            self._head,
-            author,
-            self.addresses("from"),
-            sender,
-            resolver=resolver,
-            timeout=timeout,
-        )
 
     def part_of(self, types: frozenset[str], limit: int = MAX_STATUS) -> bytes:
         part = next((p for p in self._parts if p.kind in types), None)

@@ -11,11 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .policy import aligned
 from .resolver import Lookups
-from .signed_mail import canonical_body, why_not_verified
+from .signed_mail import can_be_verified, canonical_body
 
 __all__ = ["Signature", "check_signatures"]
 
@@ -73,7 +74,7 @@ def check_signatures(
     import dkim
     from dkim.util import InvalidTagValueList, parse_tag_value
 
-    if why_not_verified(raw) is not None:
+    if not can_be_verified(raw):
         return []
     mail = dkim.DKIM(raw, logger=_quiet, minkey=LEAST_BITS)
     headers = [(name, value) for name, value in mail.headers if _is_signature(name)]
@@ -87,7 +88,7 @@ def check_signatures(
             continue
         if len(found) == MAX_SIGNATURES or not aligned(domain, author):
             continue
-        check = _Check(mail, header, tags, author, received_at)
+        check = _Check(mail, header, tags, received_at)
         found.append(Signature(domain, selector, *check.run(lookups)))
     return found
 
@@ -108,13 +109,11 @@ class _Check:
         mail: Any,
         header: tuple[bytes, bytes],
         tags: dict[bytes, bytes],
-        author: str,
         received_at: float,
     ) -> None:
         self._mail = mail
         self._header = header
         self._tags = tags
-        self._author = author
         self._received_at = received_at
         self._signed = [h.strip().lower() for h in tags.get(b"h", b"").split(b":")]
 
@@ -158,7 +157,7 @@ class _Check:
         mail.signature_fields = tags
         mail.domain, mail.selector = tags[b"d"], tags[b"s"]
         mail.include_headers = tuple(self._signed)
-        body, mail.body = mail.body, self._body()
+        body, mail.body = mail.body, self._body
         try:
             passed: bool = mail.verify_sig(
                 tags, list(self._signed), list(self._header), find
@@ -167,6 +166,7 @@ class _Check:
             mail.body = body
         return passed
 
+    @cached_property
     def _body(self) -> bytes:
         relaxed = self._tags.get(b"c", b"").partition(b"/")[2] == b"relaxed"
         return canonical_body(self._mail.body, relaxed=relaxed)
@@ -188,7 +188,7 @@ class _Check:
             raise _WorthlessError("it uses SHA-1 (RFC 8301)")
         length = self._tags.get(b"l")
         if length is not None and not (
-            length.isdigit() and int(length[:20]) >= len(self._body())
+            length.isdigit() and int(length[:20]) >= len(self._body)
         ):
             raise _WorthlessError("it covers the beginning of the text only")
         expires = self._tags.get(b"x", b"")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["canonical_body", "why_not_verified"]
+__all__ = ["can_be_verified", "canonical_body"]
 
 #: Bytes and lines of headers, and bytes of white space in a row.
 MAX_HEAD, MAX_HEAD_LINES, MAX_SPACES = 100_000, 3000, 100
@@ -21,20 +21,18 @@ _LINE = re.compile(rb"\r?\n")
 _HEADER = re.compile(rb"[!-9;-~]+:|[ \t]+[^ \t]")
 
 
-def why_not_verified(raw: bytes) -> str | None:
-    """Return why the signatures of a mail are not verified; ``None`` if they are."""
+def can_be_verified(raw: bytes) -> bool:
+    """Return whether a mail is within the bounds, and its headers are well-formed."""
     if len(raw) > MAX_MAIL or raw.count(b"\n") > MAX_LINES:
-        return "the mail is too large"
+        return False
     blank = _BLANK.search(raw, 0, MAX_HEAD)
-    if blank is None:
-        return "its headers are too long, or there is no text"
+    if blank is None:  # there is no text, or the headers are too long
+        return False
     head = raw[: blank.start()]
     lines = _LINE.split(head)
     if len(lines) > MAX_HEAD_LINES or b" " * MAX_SPACES in head.replace(b"\t", b" "):
-        return "its headers are too long"
-    if head[:1] in (b" ", b"\t") or not all(map(_HEADER.match, lines)):
-        return "its headers are not well-formed (RFC 5322)"
-    return None
+        return False
+    return head[:1] not in (b" ", b"\t") and all(map(_HEADER.match, lines))
 
 
 def canonical_body(body: bytes, *, relaxed: bool) -> bytes:
